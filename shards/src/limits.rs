@@ -1,0 +1,88 @@
+//! Every bound of the engine, once. Options are checked against these in `options`, layouts derive from them.
+
+/// Smallest slot, in bytes: the page size that O_DIRECT accepts everywhere.
+pub const SLOT_BYTES_MIN: u64 = 4 << 10;
+/// Largest slot, in bytes.
+pub const SLOT_BYTES_MAX: u64 = 64 << 10;
+/// Slot size when nothing is said, in bytes.
+pub const SLOT_BYTES_DEFAULT: u64 = 4 << 10;
+
+/// Smallest extent, in bytes.
+pub const EXTENT_BYTES_MIN: u64 = 256 << 10;
+/// Largest extent, in bytes.
+pub const EXTENT_BYTES_MAX: u64 = 16 << 30;
+/// Extent size when nothing is said, in bytes.
+pub const EXTENT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Smallest flush buffer, in bytes.
+pub const BUFFER_BYTES_MIN: u64 = 16 << 10;
+/// Largest flush buffer, in bytes: the state word counts its offset in 21 bits of 8 bytes.
+pub const BUFFER_BYTES_MAX: u64 = 8 << 20;
+/// Flush buffer size when nothing is said, in bytes.
+pub const BUFFER_BYTES_DEFAULT: u64 = 256 << 10;
+
+/// Fewest buffers of a ring.
+pub const RING_BUFFERS_MIN: u32 = 4;
+/// Most buffers of a ring.
+pub const RING_BUFFERS_MAX: u32 = 64;
+/// Buffers of a ring when nothing is said.
+pub const RING_BUFFERS_DEFAULT: u32 = 8;
+
+/// Writers that may hold a reservation in one buffer at the same time.
+pub const BUFFER_WRITERS_MAX: u32 = (1 << 10) - 1;
+
+/// Most shards of a store, retired ones included.
+pub const SHARDS_MAX: u32 = 1024;
+/// Most cores that one process runs.
+pub const CORES_MAX: u32 = 1024;
+/// Most devices (files or block devices) of a store.
+pub const DEVICES_MAX: u32 = 16;
+/// Most contiguous runs of extents that the superblock can describe; each `grow` adds one.
+pub const REGIONS_MAX: u32 = 64;
+
+/// Bytes kept at the start of each device for the superblock copies.
+pub const SUPERBLOCK_AREA_BYTES: u64 = 1 << 20;
+/// Largest store, in bytes: an address counts its position in 43 bits of 8 bytes.
+pub const STORE_BYTES_MAX: u64 = 64 << 40;
+
+/// Records start on multiples of this many bytes.
+pub const RECORD_ALIGNMENT: u64 = 8;
+/// Bytes of a record header.
+pub const RECORD_HEADER_BYTES: u64 = 8;
+/// Bytes of a frame header; the first record of a frame starts behind it.
+pub const FRAME_HEADER_BYTES: u64 = 128;
+
+/// Bytes that a mailbox message may wait behind: messages per mailbox when nothing is said.
+pub const MAILBOX_MESSAGES_DEFAULT: u32 = 1024;
+/// Most messages of one mailbox.
+pub const MAILBOX_MESSAGES_MAX: u32 = 1 << 20;
+
+/// Device operations that one core keeps in flight when nothing is said.
+pub const IO_DEPTH_DEFAULT: u32 = 256;
+/// Fewest device operations in flight that a core can work with.
+pub const IO_DEPTH_MIN: u32 = 8;
+/// Most device operations that one core keeps in flight.
+pub const IO_DEPTH_MAX: u32 = 4096;
+
+/// Times that one frame is written again after a short or interrupted write before its shard fails.
+pub const WRITE_RETRIES_MAX: u32 = 8;
+
+/// How long `open` waits for the store's lock: old writes of a killed process land within about 11 ms.
+pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
+
+const _: () = {
+    assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
+    assert!(EXTENT_BYTES_MIN >= 2 * SLOT_BYTES_MAX + BUFFER_BYTES_MIN);
+    assert!(BUFFER_BYTES_MIN > FRAME_HEADER_BYTES + RECORD_HEADER_BYTES);
+    assert!(BUFFER_BYTES_MAX / RECORD_ALIGNMENT < 1 << 21);
+    assert!(STORE_BYTES_MAX / RECORD_ALIGNMENT == 1 << 43);
+    assert!(STORE_BYTES_MAX / SLOT_BYTES_MIN == 1 << 34);
+    assert!(FRAME_HEADER_BYTES.is_multiple_of(RECORD_ALIGNMENT));
+    assert!(RING_BUFFERS_MIN.is_power_of_two() && RING_BUFFERS_MAX.is_power_of_two());
+};
+
+/// Largest payload, in bytes, of one record in a buffer of `buffer_bytes`.
+#[must_use]
+pub const fn record_bytes_max(buffer_bytes: u64) -> u64 {
+    buffer_bytes - FRAME_HEADER_BYTES - RECORD_HEADER_BYTES
+}

@@ -1,0 +1,66 @@
+//! Waking a core that sleeps: once per sleep, and never too few.
+//!
+//! The core that wants to sleep calls [`Bell::prepare_sleep`], looks once more at everything that could want it,
+//! and only then sleeps in the kernel. Whoever gives it work makes the work visible first and calls [`Bell::ring`]
+//! after. Each side writes, fences, and then reads what the other wrote, so at least one of the two sees the other
+//! (the store-buffer pattern; both fences are needed).
+
+use crate::sync::{AtomicBool, Ordering, fence};
+use std::{fmt, sync::Arc};
+
+/// The kernel side of a bell: an eventfd, a futex, a simulator's run queue.
+pub trait Wakeup: Send + Sync {
+    /// Makes the sleeper's wait return, now or when it next waits.
+    fn wake(&self);
+}
+
+/// Wakes one core. Cloned through an `Arc`; any thread may ring.
+pub struct Bell {
+    /// Written by the core when it goes to sleep, taken by the first that rings.
+    asleep: AtomicBool,
+    wakeup: Arc<dyn Wakeup>,
+}
+
+impl Bell {
+    /// A bell in front of `wakeup`.
+    #[must_use]
+    pub fn new(wakeup: Arc<dyn Wakeup>) -> Self {
+        Self { asleep: AtomicBool::new(false), wakeup }
+    }
+
+    /// Wakes the core if it sleeps or is about to. The caller has already made its work visible.
+    #[inline]
+    pub fn ring(&self) {
+        // Pairs with the fence in `prepare_sleep`: either this load sees `asleep`, or the core's second look sees
+        // the work that was published before the call.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.ring_sleeper();
+        }
+    }
+
+    #[cold]
+    fn ring_sleeper(&self) {
+        // AcqRel: of several ringers exactly one takes the flag and pays for the system call.
+        if self.asleep.swap(false, Ordering::AcqRel) {
+            self.wakeup.wake();
+        }
+    }
+
+    /// Announces sleep. Afterwards the core must look at all its sources of work again before it sleeps.
+    pub fn prepare_sleep(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Takes the announcement back, after the sleep or because work was found.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("asleep", &self.asleep.load(Ordering::Relaxed)).finish_non_exhaustive()
+    }
+}

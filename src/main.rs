@@ -1,0 +1,2 @@
+//! The `corelog` program.
+fn main() {}
