@@ -42,6 +42,12 @@ pub const REGIONS_MAX: u32 = 64;
 
 /// Bytes kept at the start of each device for the superblock copies.
 pub const SUPERBLOCK_AREA_BYTES: u64 = 1 << 20;
+/// Room for one superblock copy, in bytes.
+pub const SUPERBLOCK_COPY_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of an extent header copy; each lies in one sector.
+pub const EXTENT_HEADER_BYTES: u64 = 128;
+/// The medium writes this many bytes, aligned, wholly or not at all.
+pub const SECTOR_BYTES: u64 = 512;
 /// Largest store, in bytes: an address counts its position in 43 bits of 8 bytes.
 pub const STORE_BYTES_MAX: u64 = 64 << 40;
 
@@ -49,6 +55,8 @@ pub const STORE_BYTES_MAX: u64 = 64 << 40;
 pub const RECORD_ALIGNMENT: u64 = 8;
 /// Bytes of a record header.
 pub const RECORD_HEADER_BYTES: u64 = 8;
+/// Longest payload that a record header can state, in bytes.
+pub const RECORD_PAYLOAD_BYTES_MAX: u64 = (1 << 24) - 1;
 /// Bytes of a frame header; the first record of a frame starts behind it.
 pub const FRAME_HEADER_BYTES: u64 = 128;
 
@@ -77,6 +85,9 @@ const _: () = {
     assert!(BUFFER_BYTES_MAX / RECORD_ALIGNMENT < 1 << 21);
     assert!(STORE_BYTES_MAX / RECORD_ALIGNMENT == 1 << 43);
     assert!(STORE_BYTES_MAX / SLOT_BYTES_MIN == 1 << 34);
+    assert!(BUFFER_BYTES_MAX <= RECORD_PAYLOAD_BYTES_MAX);
+    assert!(FRAME_HEADER_BYTES <= SECTOR_BYTES && EXTENT_HEADER_BYTES <= SECTOR_BYTES);
+    assert!(4 * SUPERBLOCK_COPY_BYTES_MAX <= SUPERBLOCK_AREA_BYTES);
     assert!(FRAME_HEADER_BYTES.is_multiple_of(RECORD_ALIGNMENT));
     assert!(RING_BUFFERS_MIN.is_power_of_two() && RING_BUFFERS_MAX.is_power_of_two());
 };

@@ -1,0 +1,364 @@
+//! Records: 8 bytes of header, the payload, nothing between. The functions here run once per record on the append
+//! and read paths, so they are small and allocate nothing.
+
+use super::checksum::{RecordsDigest, StoreSeed, crc32c};
+use crate::{
+    ids::Generation,
+    limits::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX},
+};
+use std::fmt;
+
+const LENGTH_BITS: u32 = 24;
+const KIND_BITS: u32 = 5;
+const FLAG_BITS: u32 = 3;
+const KIND_SHIFT: u32 = LENGTH_BITS;
+const FLAG_SHIFT: u32 = LENGTH_BITS + KIND_BITS;
+const _: () = assert!(LENGTH_BITS + KIND_BITS + FLAG_BITS == 32);
+const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX == (1 << LENGTH_BITS) - 1);
+
+const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
+const KIND_MASK: u32 = (1 << KIND_BITS) - 1;
+
+/// Where the checksum ends and the checksummed bytes begin.
+const CHECKSUM_BYTES: usize = 4;
+
+/// What a record is. 0 is no kind, so that zeros are never a record.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordKind(u8);
+
+impl RecordKind {
+    /// A caller's bytes.
+    pub const DATA: Self = Self(1);
+    /// A reservation that was dropped: its payload means nothing.
+    pub const VOID: Self = Self(2);
+    /// Fills space that no record may begin in; its payload means nothing.
+    pub const PADDING: Self = Self(3);
+    /// The engine's own notes; the first payload byte says which (see [`ControlKind`]).
+    pub const CONTROL: Self = Self(4);
+    /// The records up to the matching commit belong together.
+    pub const BATCH_BEGIN: Self = Self(5);
+    /// The batch is complete.
+    pub const BATCH_COMMIT: Self = Self(6);
+    /// A part of a record that is longer than a buffer.
+    pub const LARGE_PART: Self = Self(7);
+    /// The list of a large record's parts; its address is the record's address.
+    pub const LARGE_MANIFEST: Self = Self(8);
+
+    /// The kind with this code; `None` for 0 and what does not fit into 5 bits.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        if code == 0 || code as u32 > KIND_MASK { None } else { Some(Self(code)) }
+    }
+
+    /// As stored.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self.0
+    }
+
+    /// False for a kind that a later version brought.
+    #[must_use]
+    pub const fn is_known(self) -> bool {
+        self.0 >= 1 && self.0 <= 8
+    }
+}
+
+impl fmt::Debug for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Self::DATA => "data",
+            Self::VOID => "void",
+            Self::PADDING => "padding",
+            Self::CONTROL => "control",
+            Self::BATCH_BEGIN => "batch begin",
+            Self::BATCH_COMMIT => "batch commit",
+            Self::LARGE_PART => "large part",
+            Self::LARGE_MANIFEST => "large manifest",
+            Self(code) => return write!(f, "kind {code}"),
+        })
+    }
+}
+
+/// The first payload byte of a control record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ControlKind {
+    /// Everything of the shard before a place is no longer wanted.
+    Trim = 1,
+    /// An extent was freed; its blocks may be claimed again once this is durable.
+    ExtentFreed = 2,
+    /// Recovery may begin here.
+    Checkpoint = 3,
+    /// The shard is alive and has nothing to say.
+    IdleMark = 4,
+    /// A named cursor of a scan.
+    Cursor = 5,
+}
+
+impl ControlKind {
+    /// The control kind of a control record's payload; `None` if it is empty or of a later version.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        Some(match payload.first()? {
+            1 => Self::Trim,
+            2 => Self::ExtentFreed,
+            3 => Self::Checkpoint,
+            4 => Self::IdleMark,
+            5 => Self::Cursor,
+            _ => return None,
+        })
+    }
+}
+
+/// Three bits for the kind to use; a data record has none set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct RecordFlags(u8);
+
+impl RecordFlags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+
+    /// The flags with these bits; `None` if they do not fit.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        if bits < 1 << FLAG_BITS { Some(Self(bits)) } else { None }
+    }
+
+    /// As stored.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+}
+
+/// A record header as it stands, its checksum not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// Bytes of the payload.
+    pub length: u32,
+    /// What it is.
+    pub kind: RecordKind,
+    /// The kind's flags.
+    pub flags: RecordFlags,
+}
+
+impl RecordHeader {
+    /// Reads the first 8 bytes. `None`: there are fewer, or no kind is stated, so that this is no record.
+    #[inline]
+    #[must_use]
+    pub fn peek(bytes: &[u8]) -> Option<Self> {
+        let (_, word, _) = split(bytes)?;
+        Self::unpack(word)
+    }
+
+    #[inline]
+    const fn unpack(word: u32) -> Option<Self> {
+        // Masked to 5 and 3 bits, so the casts lose nothing.
+        let (kind, flags) = (((word >> KIND_SHIFT) & KIND_MASK) as u8, (word >> FLAG_SHIFT) as u8);
+        match RecordKind::from_code(kind) {
+            Some(kind) => Some(Self { length: word & LENGTH_MASK, kind, flags: RecordFlags(flags) }),
+            None => None,
+        }
+    }
+
+    #[inline]
+    const fn pack(self) -> u32 {
+        self.length | (self.kind.0 as u32) << KIND_SHIFT | (self.flags.0 as u32) << FLAG_SHIFT
+    }
+
+    /// Bytes from this record to the next.
+    #[inline]
+    #[must_use]
+    pub const fn stride(self) -> u64 {
+        record_bytes(self.length as u64)
+    }
+}
+
+/// Checksum, packed header word, and all that follows.
+#[inline]
+fn split(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
+    let (checksum, rest) = bytes.split_first_chunk::<CHECKSUM_BYTES>()?;
+    let (word, payload) = rest.split_first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*checksum), u32::from_le_bytes(*word), payload))
+}
+
+/// Bytes that a record with a payload of this length takes in a frame: header, payload, rest up to 8.
+#[inline]
+#[must_use]
+pub const fn record_bytes(payload_bytes: u64) -> u64 {
+    (RECORD_HEADER_BYTES + payload_bytes).next_multiple_of(RECORD_ALIGNMENT)
+}
+
+/// Writes the header in front of a payload that is in place. `bytes` is the header's room and exactly the payload;
+/// the up to 7 bytes behind it are the caller's to zero.
+///
+/// # Panics
+/// If there is no room for a header, or the payload is longer than a header can say.
+#[inline]
+pub fn seal_record(bytes: &mut [u8], kind: RecordKind, flags: RecordFlags, seed: u32) {
+    let Some((checksum, covered)) = bytes.split_first_chunk_mut::<CHECKSUM_BYTES>() else {
+        panic!("a record needs room for its header");
+    };
+    let Some((word, payload)) = covered.split_first_chunk_mut::<4>() else {
+        panic!("a record needs room for its header");
+    };
+    let length = match u32::try_from(payload.len()) {
+        Ok(length) if u64::from(length) <= RECORD_PAYLOAD_BYTES_MAX => length,
+        _ => panic!("a payload of {} bytes is longer than a record can be", payload.len()),
+    };
+    *word = RecordHeader { length, kind, flags }.pack().to_le_bytes();
+    *checksum = (crc32c(covered) ^ seed).to_le_bytes();
+}
+
+/// A record whose checksum is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    /// What it is.
+    pub kind: RecordKind,
+    /// The kind's flags.
+    pub flags: RecordFlags,
+    /// The bytes.
+    pub payload: &'a [u8],
+}
+
+impl RecordView<'_> {
+    /// Bytes from this record to the next.
+    #[inline]
+    #[must_use]
+    pub const fn stride(&self) -> u64 {
+        record_bytes(self.payload.len() as u64)
+    }
+}
+
+/// There is no good record here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Nothing was ever written here.
+    #[error("no record was written here")]
+    Absent,
+    /// The header asks for more bytes than there are: read more, or it is damaged.
+    #[error("the record needs {needed} bytes and {found} are there")]
+    Truncated {
+        /// Bytes of the record, header included.
+        needed: u64,
+        /// Bytes at hand.
+        found: u64,
+    },
+    /// The checksum does not match: damaged, stale, misplaced, or another store's.
+    #[error("record checksum is {found:08x} where {expected:08x} is right")]
+    Checksum {
+        /// Computed, for this place.
+        expected: u32,
+        /// Stored.
+        found: u32,
+    },
+}
+
+/// Checks the record at the start of `bytes` (which may go on behind it) against the seed of its place.
+#[inline]
+pub fn check_record(bytes: &[u8], seed: u32) -> Result<RecordView<'_>, RecordError> {
+    let found_bytes = bytes.len() as u64;
+    let Some((found, word, payload)) = split(bytes) else {
+        return Err(RecordError::Truncated { needed: RECORD_HEADER_BYTES, found: found_bytes });
+    };
+    let Some(header) = RecordHeader::unpack(word) else {
+        return Err(RecordError::Absent);
+    };
+    let length = header.length as usize;
+    let (Some(payload), Some(covered)) = (payload.get(..length), bytes.get(CHECKSUM_BYTES..8 + length))
+    else {
+        let needed = RECORD_HEADER_BYTES + u64::from(header.length);
+        return Err(RecordError::Truncated { needed, found: found_bytes });
+    };
+    let expected = crc32c(covered) ^ seed;
+    if expected != found {
+        return Err(RecordError::Checksum { expected, found });
+    }
+    Ok(RecordView { kind: header.kind, flags: header.flags, payload })
+}
+
+/// The lengths of a frame's records do not lead from its first to its last byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the records of a frame lose their way at byte {offset} of {body_bytes}")]
+pub struct MalformedFrame {
+    /// Where the walk stopped, from the first record.
+    pub offset: u64,
+    /// Bytes of all records.
+    pub body_bytes: u64,
+}
+
+/// What a frame header says about its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodySummary {
+    /// Number of records.
+    pub records: u32,
+    /// Runs over their headers.
+    pub digest: u64,
+}
+
+/// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
+/// the frame is complete. `body` is everything between the frame header and the used end.
+pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
+    let mut rest = body;
+    let (mut records, mut digest) = (0, RecordsDigest::new());
+    while !rest.is_empty() {
+        let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
+        let header_bytes = *rest.first_chunk::<8>().ok_or(lost)?;
+        let header = RecordHeader::peek(rest).ok_or(lost)?;
+        let stride = usize::try_from(header.stride()).map_err(|_| lost)?;
+        rest = rest.get(stride..).ok_or(lost)?;
+        records += 1;
+        digest = digest.with(header_bytes);
+    }
+    Ok(BodySummary { records, digest: digest.value() })
+}
+
+/// Checks and yields the records of a frame's body, each with its offset in the body. After an error it ends.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    body: &'a [u8],
+    offset: usize,
+    byte: u64,
+    seed: StoreSeed,
+    generation: Generation,
+}
+
+/// The records of `body`, whose first byte is at `byte` of the store.
+#[must_use]
+pub const fn records(body: &[u8], seed: StoreSeed, generation: Generation, byte: u64) -> Records<'_> {
+    Records { body, offset: 0, byte, seed, generation }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<(u64, RecordView<'a>), (u64, RecordError)>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.body.get(self.offset..)?;
+        if rest.is_empty() {
+            return None;
+        }
+        let offset = self.offset as u64;
+        let seed = self.seed.record_seed(self.generation, self.byte.wrapping_add(offset));
+        match check_record(rest, seed) {
+            Ok(view) => {
+                self.offset += usize::try_from(view.stride()).unwrap_or(rest.len());
+                Some(Ok((offset, view)))
+            }
+            Err(error) => {
+                self.offset = self.body.len();
+                Some(Err((offset, error)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
