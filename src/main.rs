@@ -1,2 +1,4 @@
 //! The `corelog` program.
+#![forbid(unsafe_code)]
+
 fn main() {}
