@@ -118,7 +118,9 @@ impl fmt::Debug for Address {
 
 /// The text is not an address: 16 hexadecimal digits are expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not an address: 16 hexadecimal digits are expected, as `append --addresses` prints them")]
+#[error(
+    "`{text}` is not an address: 16 hexadecimal digits are expected, as `append --addresses` prints them"
+)]
 pub struct ParseAddressError {
     /// What was given.
     pub text: String,

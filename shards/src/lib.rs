@@ -4,11 +4,24 @@
 //! lives here, in the files that `docs/ARCHITECTURE.md` names.
 
 pub mod address;
+pub mod core;
 pub mod device;
+pub mod directory;
+pub mod extents;
+pub mod failure;
 pub mod format;
 pub mod geometry;
 pub mod ids;
+pub mod layout;
 pub mod limits;
 pub mod memory;
+pub mod mutant;
 pub mod park;
+pub mod reads;
+pub mod requests;
+pub mod ring;
+pub mod shard;
+pub mod shard_owner;
 mod sync;
+mod token;
+pub mod watermark;

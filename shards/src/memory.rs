@@ -26,7 +26,9 @@ pub enum MemoryError {
         alignment: usize,
     },
     /// The kernel refused the mapping.
-    #[error("mapping {bytes} bytes failed: {errno}; lower the buffer count or size, or raise the memory limit")]
+    #[error(
+        "mapping {bytes} bytes failed: {errno}; lower the buffer count or size, or raise the memory limit"
+    )]
     Map {
         /// Asked for.
         bytes: usize,
@@ -152,7 +154,10 @@ impl Region {
     /// # Safety
     /// Until the borrow ends nobody else reads or writes these bytes.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "ranges are handed out by the ring's state words, one owner each")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "ranges are handed out by the ring's state words, one owner each"
+    )]
     pub(crate) unsafe fn slice_mut(&self, offset: usize, length: usize) -> &mut [u8] {
         self.check(offset, length);
         self.track(offset, length, true);
@@ -197,7 +202,10 @@ impl Drop for Region {
 
 impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Region").field("bytes", &self.bytes).field("pages", &self.pages).finish_non_exhaustive()
+        f.debug_struct("Region")
+            .field("bytes", &self.bytes)
+            .field("pages", &self.pages)
+            .finish_non_exhaustive()
     }
 }
 
@@ -206,7 +214,12 @@ fn map(bytes: usize, huge: bool) -> Result<(NonNull<u8>, Pages), Errno> {
     let anonymous = |flags: MapFlags| {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         unsafe {
-            mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | flags)
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | flags,
+            )
         }
         .and_then(|base| NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM))
     };
@@ -218,9 +231,8 @@ fn map(bytes: usize, huge: bool) -> Result<(NonNull<u8>, Pages), Errno> {
     let base = anonymous(MapFlags::empty())?;
     if huge && bytes >= HUGE_PAGE_BYTES {
         // SAFETY: advice on our own mapping; it changes paging, not bytes.
-        let advised = unsafe {
-            rustix::mm::madvise(base.as_ptr().cast(), bytes, rustix::mm::Advice::LinuxHugepage)
-        };
+        let advised =
+            unsafe { rustix::mm::madvise(base.as_ptr().cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
         if advised.is_ok() {
             return Ok((base, Pages::Transparent));
         }
@@ -363,7 +375,10 @@ impl BufferPool {
 
 impl fmt::Debug for BufferPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferPool").field("buffer_bytes", &self.buffer_bytes).field("free", &self.free.len()).finish()
+        f.debug_struct("BufferPool")
+            .field("buffer_bytes", &self.buffer_bytes)
+            .field("free", &self.free.len())
+            .finish()
     }
 }
 

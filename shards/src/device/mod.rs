@@ -11,12 +11,7 @@ use crate::{
     memory::{PooledBuffer, Region, RegionSlice},
     park::Bell,
 };
-use std::{
-    fmt,
-    os::fd::BorrowedFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 pub mod file;
 pub mod null;
@@ -228,7 +223,11 @@ pub trait Device: Send {
 
     /// As [`Device::poll`], but sleeps in the kernel until there is a completion, the bell rings, or `timeout` is
     /// over. A bell that rang before the call makes it return at once. May return early for no reason.
-    fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken>;
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), DeviceBroken>;
 
     /// Operations taken and not yet given back.
     fn in_flight(&self) -> usize;

@@ -1,0 +1,559 @@
+//! One core: a thread of control with a device queue, a mailbox and the shards it runs.
+//!
+//! A turn is: take mail, seal what is asked, submit, reap, advance the watermarks, wake waiters. The turn neither
+//! blocks nor spins; [`Core::wait`] sleeps in the kernel. Whoever drives it (a pinned thread of ours, the caller's
+//! own thread, a glommio executor, a test's scheduler) calls the two in a loop.
+
+use crate::{
+    device::{Completion, Device, DeviceBroken, Errno, Instant, Operation},
+    directory::{CoreHandle, Directory, Mail},
+    failure::ShardFailure,
+    ids::{CoreId, DeviceIndex, FrameNumber, ShardId},
+    memory::BufferPool,
+    mutant::{self, Mutant},
+    reads::{ReadContext, Reads},
+    requests::{Reply, Responder},
+    shard::ShardRefusal,
+    shard_owner::ShardOwner,
+    token::{LocalShard, Purpose},
+};
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+use std::{
+    collections::VecDeque,
+    os::fd::BorrowedFd,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// Mail taken in one turn, so that a flood of it cannot keep the device waiting.
+const MAIL_PER_TURN_MAX: usize = 256;
+/// Appends that wait for room in a ring; while there are more, no mail is taken.
+const WAITING_APPENDS_MAX: usize = 256;
+/// Reads under way; while there are more, no mail is taken.
+const READS_MAX: usize = 1024;
+
+/// How long a dropped core tries to bring what it accepted to the device.
+const DRAIN_ON_DROP_MAX: Duration = Duration::from_secs(30);
+
+/// What a turn came to.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something was done; there may be more.
+    Progress,
+    /// Nothing to do: [`Core::wait`], or come back later.
+    Idle,
+    /// Closed: everything accepted is durable, or its shard failed. No further turn does anything.
+    Closed,
+}
+
+/// An append that came by mail and found the ring full.
+#[derive(Debug)]
+struct WaitingAppend {
+    shard: ShardId,
+    payload: Bytes,
+    responder: Responder,
+}
+
+/// A sync under way: what it will make durable, once the syncs of all devices it went to are back.
+#[derive(Debug)]
+struct SyncRound {
+    covers: Vec<(LocalShard, FrameNumber)>,
+    pending: u32,
+    failed: Option<(DeviceIndex, Errno)>,
+}
+
+/// A core, owned by whoever drives it.
+pub struct Core {
+    id: CoreId,
+    handle: Arc<CoreHandle>,
+    device: Box<dyn Device>,
+    mailbox: Receiver<Mail>,
+    shards: Vec<ShardOwner>,
+    directory: Option<Arc<Directory>>,
+    reads: Reads,
+    waiting: VecDeque<WaitingAppend>,
+    sync: Option<SyncRound>,
+    /// Syncs of a round that the queue had no room for.
+    held_syncs: Vec<DeviceIndex>,
+    completions: Vec<Completion>,
+    is_closing: bool,
+    is_closed: bool,
+}
+
+/// What a core is made of.
+pub struct CoreSetup {
+    /// Its queue to the devices.
+    pub device: Box<dyn Device>,
+    /// Its outside.
+    pub handle: Arc<CoreHandle>,
+    /// Its mail.
+    pub mailbox: Receiver<Mail>,
+    /// Shards that it runs.
+    pub shards: Vec<ShardOwner>,
+    /// Buffers for reads of a record.
+    pub small_reads: Arc<BufferPool>,
+    /// Buffers for reads of long records and of runs.
+    pub large_reads: Arc<BufferPool>,
+}
+
+impl Core {
+    /// A core that is not yet part of a store; see [`Core::join`].
+    #[must_use]
+    pub fn new(setup: CoreSetup) -> Self {
+        let CoreSetup { mut device, handle, mailbox, shards, small_reads, large_reads } = setup;
+        device.register(small_reads.region());
+        device.register(large_reads.region());
+        for owner in &shards {
+            device.register(owner.shared().ring().memory());
+        }
+        Self {
+            id: handle.id(),
+            handle,
+            device,
+            mailbox,
+            shards,
+            directory: None,
+            reads: Reads::new(small_reads, large_reads),
+            waiting: VecDeque::new(),
+            sync: None,
+            held_syncs: Vec::new(),
+            completions: Vec::new(),
+            is_closing: false,
+            is_closed: false,
+        }
+    }
+
+    /// Makes the core a part of the store: from now on it can read.
+    pub fn join(&mut self, directory: Arc<Directory>) {
+        self.directory = Some(directory);
+    }
+
+    /// Which core this is.
+    #[must_use]
+    pub const fn id(&self) -> CoreId {
+        self.id
+    }
+
+    /// Its outside.
+    #[must_use]
+    pub const fn handle(&self) -> &Arc<CoreHandle> {
+        &self.handle
+    }
+
+    /// Its device queue.
+    #[must_use]
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
+    }
+
+    /// The shards that it runs.
+    #[must_use]
+    pub fn shards(&self) -> &[ShardOwner] {
+        &self.shards
+    }
+
+    /// Readable when there is something to do, where the backend has such a thing. Call [`Core::prepare_wait`]
+    /// before polling it.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.device.fd()
+    }
+
+    /// One step of everything. Never blocks.
+    pub fn turn(&mut self) -> Turn {
+        if self.is_closed {
+            return Turn::Closed;
+        }
+        // Written by this core alone.
+        self.handle.counters.turns.fetch_add(1, Ordering::Relaxed);
+        let mut progress = self.take_mail();
+        progress |= self.pump_shards();
+        progress |= self.pump_reads();
+        progress |= self.start_sync();
+        progress |= self.poll_device();
+        if progress {
+            return Turn::Progress;
+        }
+        if self.is_closing && self.is_drained() {
+            self.stop();
+            return Turn::Closed;
+        }
+        Turn::Idle
+    }
+
+    /// Sleeps in the kernel until there is something to do, at most for `limit`. Returns at once if there is.
+    pub fn wait(&mut self, limit: Option<Duration>) {
+        if self.is_closed || !self.prepare_wait() {
+            return;
+        }
+        self.handle.counters.sleeps.fetch_add(1, Ordering::Relaxed);
+        let timeout = match (self.timer(), limit) {
+            (Some(timer), Some(limit)) => Some(timer.min(limit)),
+            (timer, limit) => timer.or(limit),
+        };
+        let mut completions = std::mem::take(&mut self.completions);
+        let waited = self.device.wait(timeout, &mut completions);
+        self.completions = completions;
+        self.handle_bell().awake();
+        self.complete_all();
+        if let Err(broken) = waited {
+            self.break_down(broken);
+        }
+    }
+
+    /// Announces sleep and looks once more. False: there is work, so take a turn instead. After true, whoever gives
+    /// the core work makes [`Core::fd`] readable; [`Core::awake`] ends that.
+    pub fn prepare_wait(&mut self) -> bool {
+        self.handle_bell().prepare_sleep();
+        if mutant::is_active(Mutant::SleepWithoutSecondLook) || !self.has_work() {
+            return true;
+        }
+        self.handle_bell().awake();
+        false
+    }
+
+    /// Ends what [`Core::prepare_wait`] began.
+    pub fn awake(&mut self) {
+        self.handle_bell().awake();
+    }
+
+    /// How long the core may sleep before a timer of its own is due.
+    pub fn timer(&mut self) -> Option<Duration> {
+        let now = self.device.now();
+        let deadline = self.shards.iter_mut().filter_map(|shard| shard.linger_deadline(now)).min();
+        deadline.map(|deadline: Instant| deadline.since(now))
+    }
+
+    fn handle_bell(&self) -> Arc<crate::park::Bell> {
+        self.device.bell()
+    }
+
+    fn has_work(&self) -> bool {
+        let is_syncing = self.sync.is_some();
+        let can_take_mail = self.can_take_mail() && !self.mailbox.is_empty();
+        let can_sync = !is_syncing && self.shards.iter().any(ShardOwner::wants_sync);
+        can_take_mail
+            || can_sync
+            || !self.held_syncs.is_empty()
+            || self.reads.has_deferred()
+            || self.shards.iter().any(|shard| shard.has_work(is_syncing))
+            || (!self.waiting.is_empty() && self.device.in_flight() == 0)
+            || (self.is_closing && self.is_drained())
+    }
+
+    // ---- mail ---------------------------------------------------------------------------------------------------
+
+    fn can_take_mail(&self) -> bool {
+        self.waiting.len() < WAITING_APPENDS_MAX && self.reads.outstanding() < READS_MAX
+    }
+
+    fn take_mail(&mut self) -> bool {
+        let mut progress = self.append_waiting();
+        for _ in 0..MAIL_PER_TURN_MAX {
+            if !self.can_take_mail() {
+                break;
+            }
+            let Ok(mail) = self.mailbox.try_recv() else { break };
+            self.handle.counters.mail.fetch_add(1, Ordering::Relaxed);
+            progress = true;
+            self.deliver(mail);
+        }
+        progress
+    }
+
+    fn deliver(&mut self, mail: Mail) {
+        match mail {
+            Mail::Append { shard, payload, responder } => {
+                let append = WaitingAppend { shard, payload, responder };
+                // Not before those that wait already: the order of one sender is kept.
+                if self.waiting.iter().any(|other| other.shard == shard) {
+                    self.waiting.push_back(append);
+                } else if let Some(full) = self.append(append) {
+                    self.waiting.push_back(full);
+                }
+            }
+            read @ (Mail::Read { .. } | Mail::Run { .. }) => {
+                let Some(directory) = self.directory.clone() else { return };
+                let mut context = ReadContext {
+                    directory: &directory,
+                    shards: &mut self.shards,
+                    device: &mut *self.device,
+                    core: self.id,
+                };
+                self.reads.start(&mut context, read);
+            }
+            Mail::Close => self.close(),
+            #[cfg(any(test, feature = "mutants"))]
+            Mail::Panic => panic!("asked to panic"),
+        }
+    }
+
+    /// Appends for a sender elsewhere; gives the append back if the ring has no room now.
+    fn append(&mut self, append: WaitingAppend) -> Option<WaitingAppend> {
+        let WaitingAppend { shard, payload, responder } = append;
+        let owner = self.shards.iter().find(|owner| owner.shared().id() == shard)?;
+        match owner.shared().try_append(&payload) {
+            Ok(placed) => responder.answer(Reply::Appended(Ok(placed))),
+            Err(ShardRefusal::Full) => return Some(WaitingAppend { shard, payload, responder }),
+            Err(refusal) => responder.answer(Reply::Appended(Err((refusal, payload)))),
+        }
+        None
+    }
+
+    fn append_waiting(&mut self) -> bool {
+        let mut progress = false;
+        let mut full: Vec<ShardId> = Vec::new();
+        for _ in 0..self.waiting.len() {
+            let Some(append) = self.waiting.pop_front() else { break };
+            if full.contains(&append.shard) {
+                self.waiting.push_back(append);
+                continue;
+            }
+            match self.append(append) {
+                Some(append) => {
+                    full.push(append.shard);
+                    self.waiting.push_back(append);
+                }
+                None => progress = true,
+            }
+        }
+        progress
+    }
+
+    // ---- shards, reads, device ------------------------------------------------------------------------------------
+
+    fn pump_shards(&mut self) -> bool {
+        let is_syncing = self.sync.is_some();
+        let mut progress = false;
+        for shard in &mut self.shards {
+            progress |= shard.pump(&mut *self.device, is_syncing);
+        }
+        progress
+    }
+
+    fn pump_reads(&mut self) -> bool {
+        if !self.reads.has_deferred() {
+            return false;
+        }
+        let Some(directory) = self.directory.clone() else { return false };
+        let mut context = ReadContext {
+            directory: &directory,
+            shards: &mut self.shards,
+            device: &mut *self.device,
+            core: self.id,
+        };
+        self.reads.pump(&mut context)
+    }
+
+    fn poll_device(&mut self) -> bool {
+        let mut completions = std::mem::take(&mut self.completions);
+        let polled = self.device.poll(&mut completions);
+        self.completions = completions;
+        let progress = self.complete_all();
+        match polled {
+            Ok(()) => progress,
+            Err(broken) => {
+                self.break_down(broken);
+                true
+            }
+        }
+    }
+
+    fn complete_all(&mut self) -> bool {
+        if self.completions.is_empty() {
+            return false;
+        }
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        // Keeps its capacity.
+        self.completions = completions;
+        true
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match Purpose::of(completion.token) {
+            Some(Purpose::Frame(local, frame)) => {
+                if let Some(shard) = self.shards.get_mut(usize::from(local.0)) {
+                    shard.frame_completed(&mut *self.device, frame, completion);
+                }
+            }
+            Some(Purpose::ExtentHeader(local)) => {
+                if let Some(shard) = self.shards.get_mut(usize::from(local.0)) {
+                    shard.extent_header_completed(&completion);
+                }
+            }
+            Some(Purpose::Sync) => self.sync_part_completed(&completion),
+            Some(Purpose::Read(key)) => {
+                let Some(directory) = self.directory.clone() else { return };
+                let mut context = ReadContext {
+                    directory: &directory,
+                    shards: &mut self.shards,
+                    device: &mut *self.device,
+                    core: self.id,
+                };
+                self.reads.completed(&mut context, key, completion);
+            }
+            None => tracing::error!(token = completion.token.0, "a completion that nobody asked for"),
+        }
+    }
+
+    // ---- sync ---------------------------------------------------------------------------------------------------
+
+    /// One sync at a time per core. It covers what all its shards have written; what is written while it runs waits
+    /// for the next.
+    fn start_sync(&mut self) -> bool {
+        if self.sync.is_some() {
+            return self.pass_on_syncs();
+        }
+        if !self.shards.iter().any(ShardOwner::wants_sync) {
+            return false;
+        }
+        let mut round = SyncRound { covers: Vec::new(), pending: 0, failed: None };
+        let mut devices = 0_u16;
+        for (local, shard) in self.shards.iter_mut().enumerate() {
+            if let Some((covers, unsynced)) = shard.begin_sync() {
+                round.covers.push((LocalShard(local as u16), covers));
+                devices |= unsynced;
+            }
+        }
+        self.held_syncs = (0..16).filter(|bit| devices & 1 << bit != 0).map(DeviceIndex).collect();
+        round.pending = self.held_syncs.len() as u32;
+        self.sync = Some(round);
+        self.pass_on_syncs();
+        self.end_round();
+        true
+    }
+
+    fn pass_on_syncs(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(device) = self.held_syncs.pop() {
+            if self.device.submit(Purpose::Sync.into(), Operation::Sync { device }).is_err() {
+                self.held_syncs.push(device);
+                break;
+            }
+            self.handle.counters.syncs.fetch_add(1, Ordering::Relaxed);
+            progress = true;
+        }
+        progress
+    }
+
+    fn sync_part_completed(&mut self, completion: &Completion) {
+        let Some(round) = &mut self.sync else { return };
+        round.pending -= 1;
+        if let Err(errno) = completion.result {
+            if mutant::is_active(Mutant::SyncRetried) {
+                round.pending += 1;
+                self.held_syncs.push(completion.operation.device());
+                return;
+            }
+            round.failed.get_or_insert((completion.operation.device(), errno));
+        }
+        self.end_round();
+    }
+
+    fn end_round(&mut self) {
+        let Some(round) = self.sync.take_if(|round| round.pending == 0) else { return };
+        for (local, covered) in round.covers {
+            let Some(shard) = self.shards.get_mut(usize::from(local.0)) else { continue };
+            match round.failed {
+                // A failed sync is never repeated: the kernel may have dropped what it could not write.
+                Some((device, errno)) => shard.sync_failed(device, errno),
+                None => shard.sync_completed(covered),
+            }
+        }
+    }
+
+    // ---- the end ------------------------------------------------------------------------------------------------
+
+    /// Takes no more appends and no more mail; turns go on until everything accepted is durable.
+    pub fn close(&mut self) {
+        self.is_closing = true;
+        for shard in &mut self.shards {
+            shard.close();
+        }
+    }
+
+    /// True once a turn returned [`Turn::Closed`].
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Closes and takes turns until everything accepted is durable, for at most `limit`. True: it is.
+    pub fn drain(&mut self, limit: Duration) -> bool {
+        let start = self.device.now();
+        self.close();
+        while !self.is_closed && self.device.now().since(start) < limit {
+            if self.turn() == Turn::Idle {
+                self.wait(Some(limit));
+            }
+        }
+        self.is_closed
+    }
+
+    fn is_drained(&self) -> bool {
+        self.sync.is_none()
+            && self.reads.outstanding() == 0
+            && self.device.in_flight() == 0
+            && self.mailbox.is_empty()
+            && self.waiting.is_empty()
+            && self.shards.iter().all(ShardOwner::is_drained)
+    }
+
+    fn stop(&mut self) {
+        self.is_closed = true;
+        self.handle.set_dead();
+        for shard in &self.shards {
+            shard.shared().written.wake_all();
+            shard.shared().durable.wake_all();
+        }
+    }
+
+    /// The queue broke: nothing of this core will complete any more.
+    fn break_down(&mut self, broken: DeviceBroken) {
+        for shard in &mut self.shards {
+            let id = shard.shared().id();
+            shard.fail(ShardFailure::Device { shard: id, broken });
+        }
+        self.is_closed = true;
+        self.handle.set_dead();
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.id)
+            .field("shards", &self.shards.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for CoreSetup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoreSetup").field("id", &self.handle.id()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Core {
+    /// A core that its owner let go of is closed first, for a bounded time. One whose thread panics, or that does
+    /// not drain, is dead: everyone who waits for it hears of it. Memory under I/O stays until the device has given
+    /// it back.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.drain(DRAIN_ON_DROP_MAX);
+        }
+        if self.is_closed {
+            return;
+        }
+        self.handle.set_dead();
+        for shard in &mut self.shards {
+            let failure = ShardFailure::CoreDead { shard: shard.shared().id(), core: self.id };
+            shard.fail(failure);
+        }
+    }
+}

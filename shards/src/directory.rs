@@ -1,0 +1,180 @@
+//! Who is where in an open store: the shards, the core that runs each, and the way to reach a core.
+
+use crate::{
+    extents::ExtentTable,
+    format::checksum::StoreSeed,
+    ids::{CoreId, ShardId, SlotIndex},
+    layout::Layout,
+    park::Bell,
+    requests::Responder,
+    shard::Shard,
+};
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+/// What is sent to a core.
+#[derive(Debug)]
+pub enum Mail {
+    /// Append to a shard that the core runs.
+    Append {
+        /// The shard.
+        shard: ShardId,
+        /// The payload.
+        payload: Bytes,
+        /// Gets [`crate::requests::Reply::Appended`].
+        responder: Responder,
+    },
+    /// Read one record.
+    Read {
+        /// Where it is.
+        address: crate::address::Address,
+        /// Gets [`crate::requests::Reply::Record`].
+        responder: Responder,
+    },
+    /// Read whole slots, as they are on the device.
+    Run {
+        /// First slot.
+        slot: SlotIndex,
+        /// Slots; they lie in one extent.
+        slots: u64,
+        /// Gets [`crate::requests::Reply::Run`].
+        responder: Responder,
+    },
+    /// Close the shards and stop when everything accepted is durable.
+    Close,
+    /// Panic, for the test of what a dead core does to others.
+    #[cfg(any(test, feature = "mutants"))]
+    Panic,
+}
+
+/// The outside of a core.
+#[derive(Debug)]
+pub struct CoreHandle {
+    id: CoreId,
+    mailbox: Sender<Mail>,
+    bell: Arc<Bell>,
+    is_dead: AtomicBool,
+    /// Turns and sleeps, for figures.
+    pub counters: CoreCounters,
+}
+
+/// Counters of a core since it started; written by the core.
+#[derive(Debug, Default)]
+pub struct CoreCounters {
+    /// Turns run.
+    pub turns: AtomicU64,
+    /// Sleeps in the kernel.
+    pub sleeps: AtomicU64,
+    /// Mail taken.
+    pub mail: AtomicU64,
+    /// Records read from the device.
+    pub device_reads: AtomicU64,
+    /// Records read from a ring.
+    pub ring_reads: AtomicU64,
+    /// Device syncs issued.
+    pub syncs: AtomicU64,
+}
+
+/// Mail that was not taken; it comes back.
+#[derive(Debug)]
+pub enum MailError {
+    /// The mailbox is full.
+    Full(Mail),
+    /// The core is dead or closed.
+    Dead(Mail),
+}
+
+impl CoreHandle {
+    /// A core's outside and the receiving end of its mailbox of `capacity` messages.
+    #[must_use]
+    pub fn new(id: CoreId, bell: Arc<Bell>, capacity: usize) -> (Arc<Self>, Receiver<Mail>) {
+        let (mailbox, receiver) = crossbeam_channel::bounded(capacity);
+        let handle =
+            Self { id, mailbox, bell, is_dead: AtomicBool::new(false), counters: CoreCounters::default() };
+        (Arc::new(handle), receiver)
+    }
+
+    /// Which core this is.
+    #[must_use]
+    pub const fn id(&self) -> CoreId {
+        self.id
+    }
+
+    /// Puts mail in the box and wakes the core if it sleeps.
+    pub fn send(&self, mail: Mail) -> Result<(), MailError> {
+        match self.mailbox.try_send(mail) {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(mail)) => {
+                self.bell.ring();
+                Err(MailError::Full(mail))
+            }
+            Err(TrySendError::Disconnected(mail)) => Err(MailError::Dead(mail)),
+        }
+    }
+
+    /// True once the core stopped, orderly or not.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.is_dead.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_dead(&self) {
+        self.is_dead.store(true, Ordering::Release);
+    }
+
+    /// Wakes the core.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+}
+
+/// The whole open store, as its cores see it.
+#[derive(Debug)]
+pub struct Directory {
+    /// Where slots are.
+    pub layout: Arc<Layout>,
+    /// Who owns extents.
+    pub extents: Arc<ExtentTable>,
+    /// Seed of the record checksums.
+    pub seed: StoreSeed,
+    /// All shards, by id.
+    pub shards: Vec<Arc<Shard>>,
+    /// The core that runs each shard, by shard id.
+    pub runs_on: Vec<CoreId>,
+    /// All cores, by id.
+    pub cores: Vec<Arc<CoreHandle>>,
+}
+
+impl Directory {
+    /// A shard by its id.
+    #[must_use]
+    pub fn shard(&self, id: ShardId) -> Option<&Arc<Shard>> {
+        self.shards.get(usize::from(id.0))
+    }
+
+    /// The core that runs a shard.
+    #[must_use]
+    pub fn core_of(&self, id: ShardId) -> Option<&Arc<CoreHandle>> {
+        self.cores.get(usize::from(self.runs_on.get(usize::from(id.0))?.0))
+    }
+
+    /// True if the frame that holds `slot`, which lies in an extent of `shard`, has been written.
+    #[must_use]
+    pub fn is_written(&self, shard: &Shard, slot: SlotIndex) -> bool {
+        let geometry = self.layout.geometry();
+        let end = shard.written_end();
+        let last_extent = geometry.extent_of(SlotIndex(end.0.saturating_sub(1)));
+        let extent = geometry.extent_of(slot);
+        if extent == last_extent {
+            return slot < end;
+        }
+        self.extents.ordinal(extent) < self.extents.ordinal(last_extent)
+    }
+}

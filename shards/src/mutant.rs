@@ -1,0 +1,116 @@
+//! Planted bugs, for the tests that must see them fail.
+//!
+//! Each mutant is one wrong line in the shipped code behind [`is_active`], which is the constant `false` in the
+//! product. A test plants one for its own thread (models and simulations run on one thread).
+
+/// A planted bug. The variant's text says what goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mutant {
+    /// The record that crosses the end of a buffer is acknowledged and stored nowhere.
+    CrossingForgotten,
+    /// A sealed buffer is submitted although writers are still copying into it.
+    FlushIgnoresWriters,
+    /// A buffer is recycled without a new tag, so that a late reserver of the last turn gets in.
+    RecycleKeepsTag,
+    /// Reserve does not compare the tag of the buffer with the frame it wants.
+    ReserveIgnoresTag,
+    /// A dropped reservation leaves the writer count raised.
+    DropKeepsWriter,
+    /// Only the thread that sealed may rotate.
+    OnlySealerRotates,
+    /// The flush is taken by whoever sealed, also when writers are left, and again by the last writer out.
+    HandOverTwice,
+    /// The buffer after a sealed one starts where the last started: part-filled frames are overwritten.
+    RotateReusesBase,
+    /// Commit publishes with a relaxed subtract.
+    CommitRelaxed,
+    /// The core goes to sleep without a second look.
+    SleepWithoutSecondLook,
+    /// `ring` looks at the sleeper's flag without a fence before.
+    RingWithoutFence,
+    /// A waiter registers without looking at the watermark again.
+    WaiterWithoutSecondLook,
+    /// Claiming an extent reads and then writes instead of one atomic step.
+    ClaimNotAtomic,
+    /// A frame is acknowledged as written when it was submitted.
+    WrittenAtSubmit,
+    /// A frame is acknowledged as durable when it is written.
+    DurableAtWrite,
+    /// A sync is believed to cover frames that were written while it ran.
+    SyncCoversLater,
+    /// A failed sync is tried again and its success believed.
+    SyncRetried,
+    /// A short write counts as success.
+    ShortWriteTrusted,
+    /// The watermark jumps to any completed frame.
+    WatermarkSkipsHoles,
+    /// The watermark starts one behind the first frame.
+    WatermarkStartsOff,
+    /// A failed write is tried again without bound.
+    RetryForever,
+    /// A submission that the queue refused is forgotten.
+    RejectedForgotten,
+    /// In serialised mode the next write does not wait.
+    SerialisedOverlaps,
+    /// Reopening starts at the first slot again.
+    ReopenAtStart,
+    /// Padding behind the records is left as it was.
+    PaddingNotCleared,
+    /// Closing does not wait for what was accepted.
+    CloseForgetsAccepted,
+    /// A linger timer seals a buffer although a write is in flight.
+    LingerWhileBusy,
+    /// A buffer's capacity is the default and not the option.
+    CapacityFromConstant,
+    /// The extent is used before its header was written.
+    ExtentBeforeHeader,
+    /// A completion is matched by order, not by token.
+    CompletionByOrder,
+}
+
+#[cfg(any(test, feature = "mutants"))]
+mod planted {
+    use super::Mutant;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// True if this thread planted the mutant.
+    #[inline]
+    pub fn is_active(mutant: Mutant) -> bool {
+        PLANTED.with(|planted| planted.get() == Some(mutant))
+    }
+
+    /// Takes the mutant out again when dropped.
+    #[derive(Debug)]
+    pub struct Planted(());
+
+    impl Mutant {
+        /// Plants the bug for this thread.
+        #[must_use]
+        pub fn plant(self) -> Planted {
+            PLANTED.with(|planted| planted.set(Some(self)));
+            Planted(())
+        }
+    }
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.with(|planted| planted.set(None));
+        }
+    }
+}
+
+#[cfg(any(test, feature = "mutants"))]
+pub use planted::{Planted, is_active};
+
+/// Never, in the product.
+#[cfg(not(any(test, feature = "mutants")))]
+#[inline(always)]
+#[must_use]
+pub const fn is_active(_mutant: Mutant) -> bool {
+    false
+}

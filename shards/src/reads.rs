@@ -1,0 +1,445 @@
+//! Reading records and runs of slots on a core: from a ring while the frame is in memory, else from the device.
+
+use crate::{
+    address::Address,
+    device::{Completion, Device, Errno, Operation, Token},
+    directory::{Directory, Mail, MailError},
+    extents::ExtentUse,
+    format::record::{RecordError, RecordHeader, RecordKind, check_record},
+    ids::{CoreId, DeviceIndex, FrameNumber, Generation, ShardId, SlotIndex},
+    limits::RECORD_HEADER_BYTES,
+    memory::{BufferPool, PooledBuffer},
+    requests::{Reply, Responder},
+    ring::owner::CopyOut,
+    shard_owner::{InMemory, ShardOwner},
+    token::Purpose,
+};
+use bytes::Bytes;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Times that a short read is asked for again.
+const SHORT_READS_MAX: u32 = 4;
+
+/// Why a record was not read. Nothing else is ever returned in its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The address lies outside the store, or in an extent that nobody ever claimed.
+    #[error("address {address} is not one of this store: {why}")]
+    NoSuchAddress {
+        /// As given.
+        address: Address,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// The extent was freed or reused since the address was made: the record is gone, by the owner's wish.
+    #[error("the record at {address} was reclaimed: its extent belongs to a later generation")]
+    Reclaimed {
+        /// As given.
+        address: Address,
+    },
+    /// What is there fails its checksum: damaged on the device, or the address is not one of a record.
+    #[error(
+        "damage at {slot:?} of {shard:?} ({device:?}): {error}; run `verify`, and restore the record from elsewhere"
+    )]
+    Corrupt {
+        /// Owner of the extent.
+        shard: ShardId,
+        /// Slot in which the record begins.
+        slot: SlotIndex,
+        /// The device of the store.
+        device: DeviceIndex,
+        /// As given.
+        address: Address,
+        /// What is wrong.
+        error: RecordError,
+    },
+    /// A good record is there, but not one that an append of the caller made.
+    #[error("the record at {address} holds no data: its append was dropped or refused")]
+    NotData {
+        /// As given.
+        address: Address,
+    },
+    /// The device failed the read.
+    #[error("reading {slots} slots at {slot:?} ({device:?}) failed: {errno}")]
+    Io {
+        /// The device of the store.
+        device: DeviceIndex,
+        /// First slot.
+        slot: SlotIndex,
+        /// Slots.
+        slots: u64,
+        /// Why.
+        errno: Errno,
+    },
+    /// The device ended before the bytes that should be there.
+    #[error(
+        "reading at {slot:?} ({device:?}) gave {found} of {expected} bytes: the device is shorter than the store"
+    )]
+    Truncated {
+        /// The device of the store.
+        device: DeviceIndex,
+        /// First slot.
+        slot: SlotIndex,
+        /// Bytes asked for.
+        expected: u64,
+        /// Bytes that came.
+        found: u64,
+    },
+    /// No memory for the read.
+    #[error("no memory for a read of {bytes} bytes; read less at once, or drop records that are held")]
+    NoMemory {
+        /// Bytes needed.
+        bytes: u64,
+    },
+    /// The core that was to read is gone.
+    #[error("{core:?} died before it answered; reopen the store")]
+    CoreDead {
+        /// The core.
+        core: CoreId,
+    },
+    /// The core's mailbox, or the table of requests, is full.
+    #[error("{core:?} has no room for another request; wait for an answer first")]
+    Busy {
+        /// The core.
+        core: CoreId,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+#[derive(Debug)]
+enum Job {
+    Record { address: Address, generation: Generation, shard: ShardId },
+    Run,
+}
+
+#[derive(Debug)]
+struct ReadState {
+    job: Job,
+    responder: Responder,
+    slot: SlotIndex,
+    short_reads: u32,
+}
+
+/// The reads of one core.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    states: Vec<Option<ReadState>>,
+    vacant: Vec<usize>,
+    small: Arc<BufferPool>,
+    large: Arc<BufferPool>,
+    /// Reads that wait for a turn, for the queue, or for another core's mailbox.
+    deferred: VecDeque<Mail>,
+    held: VecDeque<(Token, Operation)>,
+}
+
+/// What a read needs of its core.
+pub(crate) struct ReadContext<'core> {
+    pub directory: &'core Directory,
+    pub shards: &'core mut [ShardOwner],
+    pub device: &'core mut dyn Device,
+    pub core: CoreId,
+}
+
+impl Reads {
+    pub(crate) fn new(small: Arc<BufferPool>, large: Arc<BufferPool>) -> Self {
+        Self {
+            states: Vec::new(),
+            vacant: Vec::new(),
+            small,
+            large,
+            deferred: VecDeque::new(),
+            held: VecDeque::new(),
+        }
+    }
+
+    /// Reads that were taken and not answered.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.states.len() - self.vacant.len() + self.deferred.len()
+    }
+
+    /// True if something waits for another try rather than for a completion.
+    pub(crate) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty() || !self.held.is_empty()
+    }
+
+    /// Tries again what was put off. True if anything moved.
+    pub(crate) fn pump(&mut self, context: &mut ReadContext<'_>) -> bool {
+        let mut progress = false;
+        while let Some((token, operation)) = self.held.pop_front() {
+            if let Err(rejected) = context.device.submit(token, operation) {
+                self.held.push_front((rejected.token, rejected.operation));
+                break;
+            }
+            progress = true;
+        }
+        for _ in 0..self.deferred.len() {
+            let before = self.deferred.len();
+            let Some(mail) = self.deferred.pop_front() else { break };
+            self.start(context, mail);
+            progress |= self.deferred.len() < before;
+        }
+        progress
+    }
+
+    /// Begins a read (the two kinds of mail that are reads).
+    pub(crate) fn start(&mut self, context: &mut ReadContext<'_>, mail: Mail) {
+        match mail {
+            Mail::Read { address, responder } => self.start_record(context, address, responder),
+            Mail::Run { slot, slots, responder } => {
+                let bytes = slots * context.directory.layout.geometry().slot_bytes();
+                self.submit(context, Job::Run, responder, slot, bytes);
+            }
+            other => unreachable!("{other:?} is no read"),
+        }
+    }
+
+    fn start_record(&mut self, context: &mut ReadContext<'_>, address: Address, responder: Responder) {
+        let (shard, generation) = match owner_of(context.directory, address) {
+            Ok(found) => found,
+            Err(error) => return responder.answer(Reply::Record(Err(error))),
+        };
+        let Some(shared) = context.directory.shard(shard) else {
+            let why = "its extent belongs to a shard that the store does not have";
+            return responder.answer(Reply::Record(Err(ReadError::NoSuchAddress { address, why })));
+        };
+        let geometry = *context.directory.layout.geometry();
+        let slot = address.slot(&geometry);
+        if context.directory.is_written(shared, slot) {
+            let bytes = address.slots_hint().min(geometry.slots_left(slot)) * geometry.slot_bytes();
+            return self.submit(context, Job::Record { address, generation, shard }, responder, slot, bytes);
+        }
+        if context.directory.runs_on.get(usize::from(shard.0)) != Some(&context.core) {
+            return self.forward(context, shard, address, responder);
+        }
+        self.read_ring(context, shard, address, generation, responder);
+    }
+
+    /// Sends a read to the core that has the record in its ring.
+    fn forward(
+        &mut self,
+        context: &mut ReadContext<'_>,
+        shard: ShardId,
+        address: Address,
+        responder: Responder,
+    ) {
+        let Some(core) = context.directory.core_of(shard) else { return };
+        match core.send(Mail::Read { address, responder }) {
+            // A dead core's responder has answered by being dropped.
+            Ok(()) | Err(MailError::Dead(_)) => {}
+            Err(MailError::Full(mail)) => self.deferred.push_back(mail),
+        }
+    }
+
+    fn read_ring(
+        &mut self,
+        context: &mut ReadContext<'_>,
+        shard: ShardId,
+        address: Address,
+        generation: Generation,
+        responder: Responder,
+    ) {
+        let geometry = *context.directory.layout.geometry();
+        let slot = address.slot(&geometry);
+        let Some(owner) = context.shards.iter_mut().find(|owner| owner.shared().id() == shard) else {
+            return;
+        };
+        let seed = context.directory.seed.record_seed(generation, address.byte());
+        let reply = match owner.in_memory(slot) {
+            InMemory::Frame(frame, base) => {
+                let at = address.byte() - geometry.byte_of(base);
+                match copy_record(owner, frame, at) {
+                    Ok(record) => record_reply(&record, seed, shard, slot, DeviceIndex(0), address),
+                    Err(CopyOut::Busy) => {
+                        let _so_that_its_writers_end = owner.shared().ring().seal();
+                        return self.deferred.push_back(Mail::Read { address, responder });
+                    }
+                    Err(_) => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
+                }
+            }
+            InMemory::Soon => return self.deferred.push_back(Mail::Read { address, responder }),
+            // Written between the two looks: the next turn reads it from the device.
+            InMemory::Nowhere if context.directory.is_written(owner.shared(), slot) => {
+                return self.deferred.push_back(Mail::Read { address, responder });
+            }
+            InMemory::Nowhere => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
+        };
+        if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {
+            core.counters.ring_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        responder.answer(Reply::Record(reply));
+    }
+
+    fn submit(
+        &mut self,
+        context: &mut ReadContext<'_>,
+        job: Job,
+        responder: Responder,
+        slot: SlotIndex,
+        bytes: u64,
+    ) {
+        let Some(buffer) = self.take_buffer(bytes as usize) else {
+            return answer(&job, responder, Err(ReadError::NoMemory { bytes }));
+        };
+        let key = self.vacant.pop().unwrap_or_else(|| {
+            self.states.push(None);
+            self.states.len() - 1
+        });
+        self.states[key] = Some(ReadState { job, responder, slot, short_reads: 0 });
+        self.read(context, key, slot, buffer);
+    }
+
+    fn take_buffer(&self, bytes: usize) -> Option<PooledBuffer> {
+        let pooled = self.small.take(bytes).or_else(|| self.large.take(bytes));
+        pooled.or_else(|| PooledBuffer::alone(bytes).ok())
+    }
+
+    fn read(&mut self, context: &mut ReadContext<'_>, key: usize, slot: SlotIndex, buffer: PooledBuffer) {
+        let Some(place) = context.directory.layout.place(slot) else {
+            return self.finish(key, Err(ReadError::Closed));
+        };
+        let operation = Operation::Read { device: place.device, offset: place.offset, buffer };
+        if let Err(rejected) = context.device.submit(Purpose::Read(key as u64).into(), operation) {
+            self.held.push_back((rejected.token, rejected.operation));
+        }
+    }
+
+    /// A read ended: answer it, or read on.
+    pub(crate) fn completed(&mut self, context: &mut ReadContext<'_>, key: u64, completion: Completion) {
+        let key = key as usize;
+        let Operation::Read { device, buffer, .. } = completion.operation else { return };
+        let Some(Some(state)) = self.states.get_mut(key) else { return };
+        let slot = state.slot;
+        let geometry = *context.directory.layout.geometry();
+        let expected = buffer.len() as u64;
+        match completion.result {
+            Err(errno) => {
+                let slots = geometry.slots_for(expected);
+                self.finish(key, Err(ReadError::Io { device, slot, slots, errno }));
+            }
+            Ok(found) if found < expected => {
+                state.short_reads += 1;
+                if state.short_reads > SHORT_READS_MAX {
+                    return self.finish(key, Err(ReadError::Truncated { device, slot, expected, found }));
+                }
+                self.read(context, key, slot, buffer);
+            }
+            Ok(_) => self.decode(context, key, device, buffer),
+        }
+    }
+
+    fn decode(
+        &mut self,
+        context: &mut ReadContext<'_>,
+        key: usize,
+        device: DeviceIndex,
+        buffer: PooledBuffer,
+    ) {
+        let Some(Some(state)) = self.states.get(key) else { return };
+        let Job::Record { address, generation, shard } = state.job else {
+            return self.finish(key, Ok(Found::Run(buffer)));
+        };
+        let geometry = *context.directory.layout.geometry();
+        let in_slot = (address.byte() & (geometry.slot_bytes() - 1)) as usize;
+        let bytes = buffer.as_slice().get(in_slot..).unwrap_or_default();
+        let needed = RecordHeader::peek(bytes).map(|header| in_slot as u64 + header.stride());
+        let in_extent = geometry.slots_left(state.slot) * geometry.slot_bytes();
+        match needed {
+            Some(needed) if needed > buffer.len() as u64 && needed <= in_extent => {
+                let whole = geometry.slots_for(needed) * geometry.slot_bytes();
+                let slot = state.slot;
+                match self.take_buffer(whole as usize) {
+                    Some(longer) => self.read(context, key, slot, longer),
+                    None => self.finish(key, Err(ReadError::NoMemory { bytes: whole })),
+                }
+            }
+            _ => {
+                // The extent may have been reused while the read was under way.
+                let result = owner_of(context.directory, address).and_then(|_still_there| {
+                    let seed = context.directory.seed.record_seed(generation, address.byte());
+                    record_reply(bytes, seed, shard, state.slot, device, address)
+                });
+                if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {
+                    core.counters.device_reads.fetch_add(1, Ordering::Relaxed);
+                }
+                self.finish(key, result.map(Found::Record));
+            }
+        }
+    }
+
+    fn finish(&mut self, key: usize, result: Result<Found, ReadError>) {
+        let Some(state) = self.states.get_mut(key).and_then(Option::take) else { return };
+        self.vacant.push(key);
+        answer(&state.job, state.responder, result);
+    }
+}
+
+enum Found {
+    Record(Bytes),
+    Run(PooledBuffer),
+}
+
+fn answer(job: &Job, responder: Responder, result: Result<Found, ReadError>) {
+    responder.answer(match (job, result) {
+        (Job::Record { .. }, Ok(Found::Record(payload))) => Reply::Record(Ok(payload)),
+        (Job::Run, Ok(Found::Run(buffer))) => Reply::Run(Ok(buffer)),
+        (Job::Record { .. }, Err(error)) => Reply::Record(Err(error)),
+        (Job::Run, Err(error)) => Reply::Run(Err(error)),
+        (_, Ok(_)) => Reply::CoreDead,
+    });
+}
+
+/// The shard and generation that an address belongs to, as of now.
+pub(crate) fn owner_of(directory: &Directory, address: Address) -> Result<(ShardId, Generation), ReadError> {
+    let extent = address.extent(directory.layout.geometry());
+    let no_such = |why| ReadError::NoSuchAddress { address, why };
+    let entry = directory.extents.get(extent).ok_or(no_such("it lies behind the end"))?;
+    if entry.generation == Generation(0) {
+        return Err(no_such("its extent was never used"));
+    }
+    if entry.usage == ExtentUse::Free || !address.is_of(entry.generation) {
+        return Err(ReadError::Reclaimed { address });
+    }
+    Ok((entry.shard, entry.generation))
+}
+
+fn copy_record(owner: &ShardOwner, frame: FrameNumber, at: u64) -> Result<Vec<u8>, CopyOut> {
+    let copy = |length: usize| {
+        let mut bytes = vec![0; length];
+        match owner.copy_out(frame, at, &mut bytes) {
+            CopyOut::Copied => Ok(bytes),
+            other => Err(other),
+        }
+    };
+    let header = copy(RECORD_HEADER_BYTES as usize)?;
+    let header = RecordHeader::peek(&header).ok_or(CopyOut::Gone)?;
+    // A forged address gives a length of any kind; `copy_out` bounds it by the frame, after this allocation of at
+    // most 16 MiB.
+    copy(RECORD_HEADER_BYTES as usize + header.length as usize)
+}
+
+fn record_reply(
+    bytes: &[u8],
+    seed: u32,
+    shard: ShardId,
+    slot: SlotIndex,
+    device: DeviceIndex,
+    address: Address,
+) -> Result<Bytes, ReadError> {
+    let view = check_record(bytes, seed).map_err(|error| ReadError::Corrupt {
+        shard,
+        slot,
+        device,
+        address,
+        error,
+    })?;
+    match view.kind {
+        RecordKind::DATA => Ok(Bytes::copy_from_slice(view.payload)),
+        _ => Err(ReadError::NotData { address }),
+    }
+}

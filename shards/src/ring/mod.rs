@@ -1,0 +1,334 @@
+//! The latch-free ring of flush buffers of one shard.
+//!
+//! Any thread appends; one owner (the core that runs the shard) flushes and recycles. `current` packs the base slot
+//! and the tag of the frame that is being filled, so that rotating the ring is one compare-exchange: all who find
+//! the buffer sealed compute the same successor, and one of them installs it. Only the owner writes `spare`, so a
+//! rotator that sleeps can never bring a used extent back. What only the owner may do is in [`owner::RingOwner`].
+//!
+//! Source: the flush buffers of LLAMA (Levandoski, Lomet, Sengupta: "LLAMA: A Cache/Storage Subsystem for Modern
+//! Hardware", VLDB 2013, section 3.3), with the tag, the spare extent and rotation by any thread added.
+
+pub mod owner;
+pub mod reservation;
+pub mod state;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use crate::{
+    extents::ExtentTable,
+    format::{checksum::StoreSeed, record::record_bytes},
+    geometry::Geometry,
+    ids::{FrameNumber, SlotIndex},
+    limits::FRAME_HEADER_BYTES,
+    memory::Region,
+    mutant::{self, Mutant},
+    park::Bell,
+    sync::{AtomicU64, Ordering},
+};
+use crossbeam_utils::CachePadded;
+use reservation::Reservation;
+use state::{AtomicState, FrameTag, Reserved, Sealing};
+use std::sync::Arc;
+
+const SLOT_MASK: u64 = (1 << (64 - FrameTag::BITS)) - 1;
+/// A slot that no frame can have: the ring takes no more appends.
+const SLOT_CLOSED: u64 = SLOT_MASK;
+const SPARE_NONE: u64 = u64::MAX;
+
+/// Where the ring stands: the frame that is being filled and its first slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Tag of the frame.
+    pub tag: FrameTag,
+    /// First slot of the frame.
+    pub base: SlotIndex,
+}
+
+impl Position {
+    const fn to_bits(self) -> u64 {
+        self.base.0 << FrameTag::BITS | self.tag.0
+    }
+
+    const fn from_bits(bits: u64) -> Self {
+        Self { tag: FrameTag::of(bits), base: SlotIndex(bits >> FrameTag::BITS) }
+    }
+
+    const fn is_closed(self) -> bool {
+        self.base.0 == SLOT_CLOSED
+    }
+}
+
+/// Why nothing was reserved. Nothing was written either; the payload is still the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The record is longer than any buffer; `max` bytes fit.
+    TooLarge {
+        /// Longest payload in bytes.
+        max: u64,
+    },
+    /// No free buffer, or too many writers. The completion of any write mends it: try again.
+    Exhausted,
+    /// The next frame needs a new extent, and no spare is ready. The owner is fetching one, unless the store is full.
+    NoExtent,
+    /// The shard was closed or failed.
+    Closed,
+}
+
+/// What a try to move on came to.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The ring stands elsewhere now, by this call or another.
+    Moved,
+    /// The next buffer is still being filled or flushed.
+    NoBuffer,
+    /// The frame after this one needs the spare extent, and there is none.
+    NoExtent,
+}
+
+/// How a ring is made.
+#[derive(Debug)]
+pub struct RingSetup {
+    /// Owners and generations of extents; it knows the geometry.
+    pub extents: Arc<ExtentTable>,
+    /// Seed of the store's record checksums.
+    pub seed: StoreSeed,
+    /// The region of all buffers.
+    pub memory: Arc<Region>,
+    /// Bytes of one buffer, a multiple of the slot.
+    pub buffer_bytes: u64,
+    /// Buffers, a power of two.
+    pub buffers: u32,
+    /// Wakes the owner.
+    pub bell: Arc<Bell>,
+    /// The frame to fill first.
+    pub first_frame: FrameNumber,
+    /// Its slot: a claimed extent with room for a whole buffer.
+    pub first_slot: SlotIndex,
+}
+
+/// The ring of one shard.
+#[derive(Debug)]
+pub struct Ring {
+    /// Read by every append, written once per frame.
+    current: CachePadded<AtomicU64>,
+    /// First frame slot of the next extent. Written by the owner only.
+    spare: CachePadded<AtomicU64>,
+    /// First frame that is not recycled yet. Written by the owner only.
+    oldest: CachePadded<AtomicU64>,
+    states: Box<[CachePadded<AtomicState>]>,
+    memory: Arc<Region>,
+    extents: Arc<ExtentTable>,
+    geometry: Geometry,
+    seed: StoreSeed,
+    bell: Arc<Bell>,
+    buffer_bytes: u64,
+    buffer_slots: u64,
+}
+
+impl Ring {
+    fn new(setup: RingSetup) -> Self {
+        let RingSetup { extents, seed, memory, buffer_bytes, buffers, bell, first_frame, first_slot } = setup;
+        let geometry = *extents.geometry();
+        assert!(buffers.is_power_of_two() && memory.len() as u64 == u64::from(buffers) * buffer_bytes);
+        assert!(geometry.slots_left(first_slot) * geometry.slot_bytes() >= buffer_bytes);
+        // Buffer i holds the first frame at or after `first_frame` whose number ends in i.
+        let states = (0..u64::from(buffers))
+            .map(|index| {
+                let ahead = index.wrapping_sub(first_frame.0) & u64::from(buffers - 1);
+                CachePadded::new(AtomicState::new(FrameTag::of(first_frame.0 + ahead)))
+            })
+            .collect();
+        let start = Position { tag: FrameTag::of(first_frame.0), base: first_slot };
+        Self {
+            current: CachePadded::new(AtomicU64::new(start.to_bits())),
+            spare: CachePadded::new(AtomicU64::new(SPARE_NONE)),
+            oldest: CachePadded::new(AtomicU64::new(first_frame.0)),
+            states,
+            memory,
+            geometry,
+            extents,
+            seed,
+            bell,
+            buffer_bytes,
+            buffer_slots: geometry.slots_for(buffer_bytes),
+        }
+    }
+
+    /// Longest payload of one record, in bytes.
+    #[must_use]
+    pub const fn payload_bytes_max(&self) -> u64 {
+        crate::limits::record_bytes_max(self.buffer_bytes)
+    }
+
+    /// Bytes of a buffer.
+    #[must_use]
+    pub const fn buffer_bytes(&self) -> u64 {
+        self.buffer_bytes
+    }
+
+    /// Buffers of the ring.
+    #[must_use]
+    pub fn buffers(&self) -> u64 {
+        self.states.len() as u64
+    }
+
+    /// The memory of the ring, for registering it.
+    #[must_use]
+    pub const fn memory(&self) -> &Arc<Region> {
+        &self.memory
+    }
+
+    /// The bell of the core that runs the shard.
+    #[must_use]
+    pub const fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    /// Slot and extent size of the store.
+    #[must_use]
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Where the ring stands. `None`: closed.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        // Acquire pairs with the release of `rotate`.
+        let position = Position::from_bits(self.current.load(Ordering::Acquire));
+        (!position.is_closed()).then_some(position)
+    }
+
+    /// The frame that is being filled, or where the closed ring stopped: frames below it are sealed.
+    #[must_use]
+    pub fn current_frame(&self) -> FrameNumber {
+        // One less, since a closed ring's last frame may be recycled too.
+        let oldest = self.oldest.load(Ordering::Relaxed).saturating_sub(1);
+        self.frame_of(Position::from_bits(self.current.load(Ordering::Acquire)).tag, oldest)
+    }
+
+    fn frame_of(&self, tag: FrameTag, oldest: u64) -> FrameNumber {
+        FrameNumber(tag.frame_from(oldest))
+    }
+
+    fn state(&self, tag: FrameTag) -> &AtomicState {
+        &self.states[tag.0 as usize & (self.states.len() - 1)]
+    }
+
+    fn memory_offset(&self, tag: FrameTag) -> usize {
+        (tag.0 as usize & (self.states.len() - 1)) * self.buffer_bytes as usize
+    }
+
+    fn capacity(&self) -> u64 {
+        if mutant::is_active(Mutant::CapacityFromConstant) {
+            return crate::limits::BUFFER_BYTES_DEFAULT - FRAME_HEADER_BYTES;
+        }
+        self.buffer_bytes - FRAME_HEADER_BYTES
+    }
+
+    /// Claims room for a payload of `length` bytes. Lock-free: it goes round again only when another thread moved
+    /// the ring on.
+    #[inline]
+    pub fn reserve(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
+        let bytes = record_bytes(length as u64);
+        if length as u64 > self.payload_bytes_max() {
+            return Err(Refusal::TooLarge { max: self.payload_bytes_max() });
+        }
+        loop {
+            let position = self.position().ok_or(Refusal::Closed)?;
+            match self.state(position.tag).reserve(position.tag, bytes, self.capacity()) {
+                Reserved::At { offset } => {
+                    return Ok(Reservation::new(self, position, FRAME_HEADER_BYTES + offset, length));
+                }
+                Reserved::Crowded => return Err(Refusal::Exhausted),
+                crossed_or_sealed => self.make_room(position, crossed_or_sealed)?,
+            }
+        }
+    }
+
+    /// The slow half of `reserve`: the buffer is full, sealed, or no longer current.
+    #[cold]
+    fn make_room(&self, position: Position, outcome: Reserved) -> Result<(), Refusal> {
+        if let Reserved::Crossed { handed_over: true } = outcome {
+            self.bell.ring();
+        }
+        if mutant::is_active(Mutant::OnlySealerRotates) && outcome == Reserved::Sealed {
+            return Err(Refusal::Exhausted);
+        }
+        match self.rotate(position) {
+            Rotation::Moved => Ok(()),
+            Rotation::NoBuffer => Err(Refusal::Exhausted),
+            Rotation::NoExtent => Err(Refusal::NoExtent),
+        }
+    }
+
+    /// Moves the ring on from a sealed buffer. Any thread may call it with any position it once read.
+    pub(crate) fn rotate(&self, from: Position) -> Rotation {
+        match self.successor(from) {
+            Ok(next) => {
+                // AcqRel: whoever reads the new position sees what its installer saw (the recycled buffer, the
+                // spare extent's generation). Failure: somebody else was first, or the ring was closed.
+                let _who_was_first = self.current.compare_exchange(
+                    from.to_bits(),
+                    next.to_bits(),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
+                Rotation::Moved
+            }
+            // What looked like a lack may be a stale position: then it is none.
+            Err(_) if self.current.load(Ordering::Acquire) != from.to_bits() => Rotation::Moved,
+            Err(lack) => lack,
+        }
+    }
+
+    /// The position after a sealed one; the same for all who ask while the ring stands there.
+    fn successor(&self, from: Position) -> Result<Position, Rotation> {
+        let sealed = self.state(from.tag).load();
+        let tag = from.tag.plus(1);
+        if sealed.tag() != from.tag || !sealed.is_sealed() {
+            return Err(Rotation::NoBuffer);
+        }
+        if self.state(tag).load().tag() != tag {
+            return Err(Rotation::NoBuffer);
+        }
+        let used = if sealed.offset() == 0 { 0 } else { FRAME_HEADER_BYTES + sealed.offset() };
+        let base = self.base_after(from.base, used).ok_or(Rotation::NoExtent)?;
+        Ok(Position { tag, base })
+    }
+
+    /// First slot of the frame behind one that begins at `base` and uses `used_bytes`. `None`: it needs a new
+    /// extent, and there is no spare.
+    pub(crate) fn base_after(&self, base: SlotIndex, used_bytes: u64) -> Option<SlotIndex> {
+        let slots = self.geometry.slots_for(used_bytes);
+        let left = self.geometry.slots_left(base) - slots;
+        if mutant::is_active(Mutant::RotateReusesBase) {
+            return Some(base);
+        }
+        if left >= self.buffer_slots {
+            return Some(base.offset_by(slots));
+        }
+        // Acquire pairs with the release of `offer_spare`: the extent's generation is visible.
+        let spare = self.spare.load(Ordering::Acquire);
+        // A spare in the frame's own extent was used up and not replaced yet.
+        let is_fresh =
+            spare != SPARE_NONE && self.geometry.extent_of(SlotIndex(spare)) != self.geometry.extent_of(base);
+        is_fresh.then_some(SlotIndex(spare))
+    }
+
+    /// Seals the frame that is being filled, if it holds anything, and moves on if there is room. Any thread.
+    pub fn seal(&self) -> Sealing {
+        let Some(position) = self.position() else { return Sealing::AlreadySealed };
+        let sealing = self.state(position.tag).seal(position.tag, false);
+        if let Sealing::Sealed { handed_over } = sealing {
+            if handed_over {
+                self.bell.ring();
+            }
+            let _later_if_not_now = self.rotate(position);
+        }
+        sealing
+    }
+}

@@ -1,0 +1,235 @@
+//! A shard as everyone sees it: its ring, watermarks, health and extents.
+//!
+//! What only the core that runs it may touch is in [`crate::shard_owner::ShardOwner`].
+
+use crate::{
+    failure::{Health, ShardFailure},
+    format::record::{RecordFlags, RecordKind},
+    ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
+    ring::{
+        Refusal, Ring,
+        reservation::{Placed, Reservation},
+        state::Sealing,
+    },
+    sync::{AtomicU64, Ordering},
+    watermark::{Durability, Mark, RoomWaiters, Watermarks},
+};
+use crossbeam_utils::CachePadded;
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicBool, AtomicU64 as PlainU64},
+};
+
+/// Counters of a shard since it was opened. Written by its owner, read by anyone; each is exact, together they are
+/// of a moment ago.
+#[derive(Debug, Default)]
+pub struct ShardCounters {
+    /// Records in submitted frames, void ones included.
+    pub records: PlainU64,
+    /// Bytes in use of submitted frames, headers included.
+    pub bytes: PlainU64,
+    /// Bytes written to the device, padding and extent headers included.
+    pub device_bytes: PlainU64,
+    /// Frames submitted.
+    pub frames: PlainU64,
+    /// Device writes that were repeated because they were short.
+    pub rewrites: PlainU64,
+    /// Syncs that covered this shard.
+    pub syncs: PlainU64,
+}
+
+/// One append stream, shared by all who use the store.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    ring: Arc<Ring>,
+    submitted: CachePadded<AtomicU64>,
+    pub(crate) written: CachePadded<Mark>,
+    pub(crate) durable: CachePadded<Mark>,
+    pub(crate) room: RoomWaiters,
+    pub(crate) health: Health,
+    /// The store is full: the owner found no extent to claim.
+    pub(crate) is_starved: AtomicBool,
+    /// First slot behind the contiguous written run.
+    written_end: AtomicU64,
+    /// All claimed extents in the order of their ordinals, the first of which is in the pair.
+    extents: RwLock<(ExtentOrdinal, Vec<ExtentIndex>)>,
+    counters: ShardCounters,
+}
+
+/// Why an append was refused. The payload was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShardRefusal {
+    /// The record is longer than any buffer.
+    #[error("the record is longer than a flush buffer can hold ({max} bytes)")]
+    TooLarge {
+        /// Longest payload in bytes.
+        max: u64,
+    },
+    /// All buffers are full; a write's completion mends it.
+    #[error("all flush buffers are full; a completed write makes room")]
+    Full,
+    /// No extent is free.
+    #[error("the store is full; trim, release or grow it")]
+    StoreFull,
+    /// The shard was closed.
+    #[error("the shard is closed")]
+    Closed,
+    /// The shard failed.
+    #[error(transparent)]
+    Failed(ShardFailure),
+}
+
+impl Shard {
+    pub(crate) fn new(
+        id: ShardId,
+        ring: Arc<Ring>,
+        first_frame: FrameNumber,
+        written_end: SlotIndex,
+        extents: (ExtentOrdinal, Vec<ExtentIndex>),
+    ) -> Self {
+        Self {
+            id,
+            ring,
+            submitted: CachePadded::new(AtomicU64::new(first_frame.0)),
+            written: CachePadded::new(Mark::new(first_frame)),
+            durable: CachePadded::new(Mark::new(first_frame)),
+            room: RoomWaiters::default(),
+            health: Health::default(),
+            is_starved: AtomicBool::new(false),
+            written_end: AtomicU64::new(written_end.0),
+            extents: RwLock::new(extents),
+            counters: ShardCounters::default(),
+        }
+    }
+
+    /// Which shard this is.
+    #[must_use]
+    pub const fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Its ring.
+    #[must_use]
+    pub const fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// The fault that stopped it, if one did.
+    #[must_use]
+    pub fn failure(&self) -> Option<ShardFailure> {
+        self.health.failure()
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub const fn counters(&self) -> &ShardCounters {
+        &self.counters
+    }
+
+    /// Copies `payload` into the current buffer, or says at once why not.
+    #[inline]
+    pub fn try_append(&self, payload: &[u8]) -> Result<Placed, ShardRefusal> {
+        let mut reservation = self.try_reserve(payload.len())?;
+        reservation.payload_mut().copy_from_slice(payload);
+        Ok(reservation.commit(RecordKind::DATA, RecordFlags::NONE))
+    }
+
+    /// Claims room for a payload of `length` bytes, or says at once why not.
+    #[inline]
+    pub fn try_reserve(&self, length: usize) -> Result<Reservation<'_>, ShardRefusal> {
+        self.ring.reserve(length).map_err(|refusal| self.explain(refusal))
+    }
+
+    #[cold]
+    fn explain(&self, refusal: Refusal) -> ShardRefusal {
+        match refusal {
+            Refusal::TooLarge { max } => ShardRefusal::TooLarge { max },
+            Refusal::NoExtent if self.is_starved.load(Ordering::Acquire) => ShardRefusal::StoreFull,
+            Refusal::NoExtent | Refusal::Exhausted => ShardRefusal::Full,
+            Refusal::Closed => self.failure().map_or(ShardRefusal::Closed, ShardRefusal::Failed),
+        }
+    }
+
+    /// The mark of a durability; `None` for [`Durability::Buffered`], which an append has reached when it returns.
+    #[must_use]
+    pub fn mark(&self, durability: Durability) -> Option<&Mark> {
+        match durability {
+            Durability::Buffered => None,
+            Durability::Written => Some(&self.written),
+            Durability::Durable => Some(&self.durable),
+        }
+    }
+
+    /// Those who wait for room in the ring.
+    #[must_use]
+    pub const fn room(&self) -> &RoomWaiters {
+        &self.room
+    }
+
+    /// Asks the owner to bring `frame` to `durability`; at once, and without waiting.
+    pub fn request(&self, frame: FrameNumber, durability: Durability) {
+        if self.mark(durability).is_some_and(|mark| mark.want(frame)) {
+            self.ring.bell().ring();
+        }
+    }
+
+    /// The last frame that holds anything accepted so far: what a flush has to wait for. `None`: nothing since the
+    /// store was opened.
+    pub fn seal_for_flush(&self) -> Option<FrameNumber> {
+        let before = self.ring.current_frame();
+        match self.ring.seal() {
+            // Everything accepted before the call is in frames up to `before`.
+            Sealing::Sealed { .. } | Sealing::AlreadySealed | Sealing::Moved => Some(before),
+            Sealing::Empty => before.0.checked_sub(1).map(FrameNumber),
+        }
+    }
+
+    /// Where the shard stands.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        // In this order, so that the relation between them holds although they move meanwhile.
+        let durable = self.durable.reached();
+        let written = self.written.reached();
+        let submitted = FrameNumber(self.submitted.load(Ordering::Acquire));
+        let accepted = self.ring.current_frame().max(submitted);
+        Watermarks { accepted, submitted, written, durable }
+    }
+
+    pub(crate) fn publish_submitted(&self, frames: FrameNumber) {
+        self.submitted.store(frames.0, Ordering::Release);
+    }
+
+    /// First slot behind the last frame of the contiguous written run.
+    #[must_use]
+    pub fn written_end(&self) -> SlotIndex {
+        SlotIndex(self.written_end.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn publish_written_end(&self, slot: SlotIndex) {
+        self.written_end.store(slot.0, Ordering::Release);
+    }
+
+    /// Its extents in order, and the ordinal of the first.
+    #[must_use]
+    pub fn extents(&self) -> (ExtentOrdinal, Vec<ExtentIndex>) {
+        self.extents.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The extent with an ordinal, if the shard still has it.
+    #[must_use]
+    pub fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<ExtentIndex> {
+        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
+        let index = ordinal.0.checked_sub(extents.0.0)?;
+        extents.1.get(usize::try_from(index).ok()?).copied()
+    }
+
+    pub(crate) fn push_extent(&self, extent: ExtentIndex) {
+        self.extents.write().unwrap_or_else(PoisonError::into_inner).1.push(extent);
+    }
+
+    pub(crate) fn next_ordinal(&self) -> ExtentOrdinal {
+        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
+        ExtentOrdinal(extents.0.0 + extents.1.len() as u64)
+    }
+}
