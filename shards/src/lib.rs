@@ -16,6 +16,7 @@ pub mod layout;
 pub mod limits;
 pub mod memory;
 pub mod mutant;
+pub mod open;
 pub mod park;
 pub mod reads;
 pub mod requests;

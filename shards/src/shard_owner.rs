@@ -7,16 +7,13 @@ use crate::{
     device::{Completion, Device, Errno, Operation, Token, Verb, WriteSync},
     extents::{Claim, ExtentTable},
     failure::ShardFailure,
-    format::{
-        extent_header::{ExtentHeader, ExtentState},
-        frame::FrameHeader,
-        record::summarise_body,
-    },
+    format::{frame::FrameHeader, record::summarise_body},
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     layout::Layout,
     limits::{FRAME_HEADER_BYTES, WRITE_RETRIES_MAX},
     memory::{BufferPool, RegionSlice},
     mutant::{self, Mutant},
+    open::claimed_header,
     ring::owner::{CopyOut, RingOwner, SealedFrame},
     shard::Shard,
     sync::Ordering,
@@ -637,16 +634,8 @@ impl ShardOwner {
         mut buffer: crate::memory::PooledBuffer,
     ) {
         let geometry = *self.context.layout.geometry();
-        let header = ExtentHeader {
-            store: self.context.store,
-            extent: claim.extent,
-            generation: claim.generation,
-            owner: self.shared.id(),
-            state: ExtentState::Claimed,
-            ordinal,
-            term: self.context.term,
-            frame_floor: self.shared.ring().current_frame(),
-        };
+        let floor = self.shared.ring().current_frame();
+        let header = claimed_header(&self.context, self.shared.id(), claim, ordinal, floor);
         buffer.as_mut_slice().fill(0);
         header.encode_slot(&geometry, buffer.as_mut_slice());
         self.shared.counters().device_bytes.fetch_add(geometry.slot_bytes(), Ordering::Relaxed);

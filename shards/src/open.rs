@@ -1,0 +1,219 @@
+//! Bringing a shard to life on the core that will run it: memory, first extent, ring.
+
+use crate::{
+    device::{Completion, Device, DeviceBroken, Errno, Operation, Token, WriteSync},
+    extents::Claim,
+    format::{
+        checksum::StoreSeed,
+        extent_header::{ExtentHeader, ExtentState},
+    },
+    ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
+    memory::{MemoryError, Placement, PooledBuffer, Region},
+    mutant::{self, Mutant},
+    ring::{RingSetup, owner::RingOwner},
+    shard_owner::{ShardContext, ShardOwner, ShardStart},
+    token::{LocalShard, Purpose},
+};
+use std::sync::Arc;
+
+/// Why a shard could not be opened. Nothing of it was changed but, at most, the header of an extent that it claimed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenShardError {
+    /// No memory for its buffers.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// No extent is free for it.
+    #[error("no free extent for {0:?}: the store is full; grow it, or open it with fewer shards")]
+    StoreFull(ShardId),
+    /// Its first extent header could not be written.
+    #[error("writing the extent header of {extent:?} for {shard:?} ({device:?}) failed: {errno}")]
+    Io {
+        /// The shard.
+        shard: ShardId,
+        /// The extent.
+        extent: ExtentIndex,
+        /// The device of the store.
+        device: DeviceIndex,
+        /// Why.
+        errno: Errno,
+    },
+    /// The core's queue broke.
+    #[error(transparent)]
+    Broken(#[from] DeviceBroken),
+}
+
+/// Where a shard's log ends, as recovery found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardResume {
+    /// The shard.
+    pub shard: ShardId,
+    /// The first frame of this open.
+    pub next_frame: FrameNumber,
+    /// Where it goes; `None`: into the extent behind the used ones.
+    pub next_slot: Option<SlotIndex>,
+    /// Checksum of the last frame header; 0 if there is none.
+    pub link: u32,
+    /// Ordinal of the first of `extents`.
+    pub first_ordinal: ExtentOrdinal,
+    /// The shard's extents in order, without gaps in their ordinals.
+    pub extents: Vec<ExtentIndex>,
+    /// How many of them hold frames.
+    pub used_extents: usize,
+}
+
+impl ShardResume {
+    /// A shard that never existed.
+    #[must_use]
+    pub const fn fresh(shard: ShardId) -> Self {
+        Self {
+            shard,
+            next_frame: FrameNumber(0),
+            next_slot: None,
+            link: 0,
+            first_ordinal: ExtentOrdinal(0),
+            extents: Vec::new(),
+            used_extents: 0,
+        }
+    }
+}
+
+/// Size and place of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingOptions {
+    /// Bytes of one buffer; a multiple of the slot.
+    pub buffer_bytes: u64,
+    /// Buffers; a power of two.
+    pub buffers: u32,
+    /// Pages and node.
+    pub placement: Placement,
+}
+
+/// Opens a shard. `position` is its place in the list of the core that runs it.
+pub fn open_shard(
+    device: &mut dyn Device,
+    context: ShardContext,
+    seed: StoreSeed,
+    ring: RingOptions,
+    position: u16,
+    mut resume: ShardResume,
+) -> Result<ShardOwner, OpenShardError> {
+    let memory = Region::new(ring.buffer_bytes as usize * ring.buffers as usize, ring.placement)?;
+    let first_slot = match first_slot(&context, &ring, &resume) {
+        Some(slot) => slot,
+        None => claim_first(device, &context, &mut resume)?,
+    };
+    let extent = context.layout.geometry().extent_of(first_slot);
+    let index = resume.extents.iter().position(|other| *other == extent).unwrap_or_default();
+    let owner = RingOwner::new(RingSetup {
+        extents: Arc::clone(&context.extents),
+        seed,
+        memory,
+        buffer_bytes: ring.buffer_bytes,
+        buffers: ring.buffers,
+        bell: device.bell(),
+        first_frame: resume.next_frame,
+        first_slot,
+    });
+    let start = ShardStart {
+        shard: resume.shard,
+        first_frame: resume.next_frame,
+        first_slot,
+        ordinal: ExtentOrdinal(resume.first_ordinal.0 + index as u64),
+        link: resume.link,
+        extents: (resume.first_ordinal, resume.extents),
+    };
+    Ok(ShardOwner::new(context, LocalShard(position), owner, start))
+}
+
+/// Where the first frame goes without claiming anything: behind the last one, if a whole buffer fits there, or into
+/// an extent that was claimed and not used.
+fn first_slot(context: &ShardContext, ring: &RingOptions, resume: &ShardResume) -> Option<SlotIndex> {
+    let geometry = context.layout.geometry();
+    if mutant::is_active(Mutant::ReopenAtStart) {
+        return resume.extents.first().map(|extent| geometry.first_frame_slot(*extent));
+    }
+    let fits = |slot: &SlotIndex| geometry.slots_left(*slot) * geometry.slot_bytes() >= ring.buffer_bytes;
+    let unused = resume.extents.get(resume.used_extents);
+    resume.next_slot.filter(fits).or_else(|| unused.map(|extent| geometry.first_frame_slot(*extent)))
+}
+
+fn claim_first(
+    device: &mut dyn Device,
+    context: &ShardContext,
+    resume: &mut ShardResume,
+) -> Result<SlotIndex, OpenShardError> {
+    let ordinal = ExtentOrdinal(resume.first_ordinal.0 + resume.extents.len() as u64);
+    let home = context.extents.home(resume.shard, context.shard_count);
+    let claim =
+        context.extents.claim(resume.shard, ordinal, home).ok_or(OpenShardError::StoreFull(resume.shard))?;
+    let header = claimed_header(context, resume.shard, claim, ordinal, resume.next_frame);
+    write_header(device, context, resume.shard, &header)?;
+    resume.extents.push(claim.extent);
+    Ok(context.layout.geometry().first_frame_slot(claim.extent))
+}
+
+pub(crate) fn claimed_header(
+    context: &ShardContext,
+    shard: ShardId,
+    claim: Claim,
+    ordinal: ExtentOrdinal,
+    frame_floor: FrameNumber,
+) -> ExtentHeader {
+    ExtentHeader {
+        store: context.store,
+        extent: claim.extent,
+        generation: claim.generation,
+        owner: shard,
+        state: ExtentState::Claimed,
+        ordinal,
+        term: context.term,
+        frame_floor,
+    }
+}
+
+/// Writes an extent header and waits for it, on stable media: a shard that opens has no later sync to rely on.
+fn write_header(
+    device: &mut dyn Device,
+    context: &ShardContext,
+    shard: ShardId,
+    header: &ExtentHeader,
+) -> Result<(), OpenShardError> {
+    let geometry = context.layout.geometry();
+    let slot = geometry.header_slot(header.extent);
+    let Some(place) = context.layout.place(slot) else {
+        unreachable!("{slot:?} came from a claimed extent of this layout");
+    };
+    let mut buffer = PooledBuffer::alone(geometry.slot_bytes() as usize)?;
+    header.encode_slot(geometry, buffer.as_mut_slice());
+    let expected = buffer.len() as u64;
+    let bytes = buffer.into();
+    let write = Operation::Write { device: place.device, offset: place.offset, bytes, sync: WriteSync::None };
+    let sync = Operation::Sync { device: place.device };
+    for (operation, expected) in [(write, expected), (sync, 0)] {
+        let io = |errno| OpenShardError::Io { shard, extent: header.extent, device: place.device, errno };
+        match run(device, operation)?.result {
+            Ok(bytes) if bytes == expected => {}
+            Ok(_) => return Err(io(Errno(libc::EIO))),
+            Err(errno) => return Err(io(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Submits one operation to an otherwise idle device and waits for its end.
+fn run(device: &mut dyn Device, operation: Operation) -> Result<Completion, DeviceBroken> {
+    let token: Token = Purpose::Sync.into();
+    let mut completions = Vec::new();
+    let idle = "submitting to an idle queue";
+    device.submit(token, operation).map_err(|_| DeviceBroken { during: idle, errno: Errno(libc::EAGAIN) })?;
+    loop {
+        device.poll(&mut completions)?;
+        if let Some(completion) = completions.pop() {
+            return Ok(completion);
+        }
+        device.wait(None, &mut completions)?;
+        if let Some(completion) = completions.pop() {
+            return Ok(completion);
+        }
+    }
+}
