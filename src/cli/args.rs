@@ -1,0 +1,329 @@
+//! The command line: plain data, as parsed. Bounds of the engine's options are checked where the options are built,
+//! so that a profile, the library and the program give the same answer.
+
+use super::{exit, size::ByteSize};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use corelog_shards::{address::Address, ids::ShardId};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    time::Duration,
+};
+
+mod values;
+
+pub use values::{Framing, JsonTarget, KeyPart, Seconds};
+use values::{parse_key, parse_seconds, parse_shard};
+
+/// Where `bench` puts its store when nothing is said.
+pub const BENCH_STORE_DEFAULT: &str = "corelog-data/bench.corelog";
+
+/// A log-structured store: one append stream per core, straight to the device.
+#[derive(Debug, Clone, PartialEq, Parser)]
+#[command(name = "corelog", version, after_help = exit::HELP, propagate_version = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Command {
+    /// Makes a new store in a file or on a block device.
+    Format(Format),
+    /// Appends records from files or from standard input.
+    Append(Append),
+    /// Prints the records of a store, in the order in which each shard took them.
+    Cat(Cat),
+    /// Prints the records at the given addresses.
+    Read(Read),
+    /// Shows what a store is made of, and what opening it found.
+    Info(Info),
+    /// Reads and checks every frame and record; exit code 1 and the places if there is damage.
+    Verify(Verify),
+    /// Measures appends, durable appends, random reads and reopening on every core, and checks what it reads.
+    Bench(Bench),
+}
+
+/// `corelog format`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Format {
+    /// File to make, or block device to use.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// Size of the store, such as 8GiB; a block device is used whole if this is left out.
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<ByteSize>,
+    /// Shards, which are append streams; default: one for each CPU that this process may use.
+    #[arg(long, value_name = "N")]
+    pub shards: Option<NonZeroU32>,
+    /// Unit of device space, a power of two; default: 4KiB, or the device's block if that is larger.
+    #[arg(long, value_name = "SIZE")]
+    pub slot: Option<ByteSize>,
+    /// Run of slots that a shard takes at a time, a power of two; default: 64MiB, less for a small store.
+    #[arg(long, value_name = "SIZE")]
+    pub extent: Option<ByteSize>,
+    /// Do not write zeros over the whole store first: quick to make, slower and less safe to append to.
+    #[arg(long)]
+    pub sparse: bool,
+    /// Use the path although it holds something; what it holds is lost.
+    #[arg(long)]
+    pub force: bool,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `corelog append`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Append {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// Files to append, one after the other; `-` or none: standard input.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// What a record is: a line without its end, the whole of a file, or a length (32 bits, little endian) and as
+    /// many bytes.
+    #[arg(long, value_enum, default_value_t = Framing::Line)]
+    pub split: Framing,
+    /// Which shard takes a record.
+    #[command(flatten)]
+    pub route: RouteArgs,
+    /// When a record counts as appended.
+    #[arg(long, value_enum, default_value_t = Durability::Durable)]
+    pub durability: Durability,
+    /// Print the address of each record once it counts as appended, in input order.
+    #[arg(long)]
+    pub addresses: bool,
+    /// Records that may wait for their durability at the same time.
+    #[arg(long, value_name = "N")]
+    pub in_flight: Option<NonZeroU32>,
+    /// How the store is run.
+    #[command(flatten)]
+    pub run: RunOptions,
+    /// Print records, bytes and rate as JSON. With --addresses, one JSON string a line comes first.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How `append` routes; nothing given: to the shards in turn, so that all of them share the work.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[group(multiple = false)]
+pub struct RouteArgs {
+    /// Records with the same key go to the same shard. The key is `record` (all of it), `prefix:N` (its first N
+    /// bytes), `field:N` (its Nth word, counted from 1) or `text:T` (always T).
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub key: Option<KeyPart>,
+    /// All records go to this shard.
+    #[arg(long, value_name = "N", value_parser = parse_shard)]
+    pub shard: Option<ShardId>,
+}
+
+/// `corelog cat`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Cat {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// Only this shard; default: all of them, merged.
+    #[arg(long, value_name = "N", value_parser = parse_shard)]
+    pub shard: Option<ShardId>,
+    /// Begin with the record at this address (of the shard given with --shard).
+    #[arg(long, value_name = "ADDRESS", requires = "shard")]
+    pub from: Option<Address>,
+    /// Do not end at the end: print what is appended from then on, too.
+    #[arg(long)]
+    pub follow: bool,
+    /// End after this many records.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<NonZeroU64>,
+    /// What is printed around a record; `append --split` with the same word takes it back.
+    #[arg(long, value_enum, default_value_t = Framing::Line)]
+    pub join: Framing,
+    /// Print each record's address and a tab in front of it.
+    #[arg(long, conflicts_with = "join")]
+    pub addresses: bool,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+}
+
+/// `corelog read`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Read {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// Addresses, as `append --addresses` prints them.
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<Address>,
+    /// What is printed around a record.
+    #[arg(long, value_enum, default_value_t = Framing::Line)]
+    pub join: Framing,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+}
+
+/// `corelog info`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Info {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// List each extent, not only how many there are.
+    #[arg(long)]
+    pub extents: bool,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `corelog verify`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Verify {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// Only this shard; default: all.
+    #[arg(long, value_name = "N", value_parser = parse_shard)]
+    pub shard: Option<ShardId>,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `corelog bench`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Bench {
+    /// The store to make for it; an older one of `bench` is replaced.
+    #[arg(default_value = BENCH_STORE_DEFAULT, value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// What to measure, in this order; several with commas.
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
+    #[arg(default_values_t = [Workload::Append, Workload::Durable, Workload::Read, Workload::Reopen])]
+    pub workload: Vec<Workload>,
+    /// Size of each record.
+    #[arg(long, value_name = "SIZE", default_value = "1KiB")]
+    pub record: ByteSize,
+    /// End each workload after this much payload, too.
+    #[arg(long, value_name = "SIZE")]
+    pub bytes: Option<ByteSize>,
+    /// How long each workload runs.
+    #[arg(long, value_name = "S", default_value = "3", value_parser = parse_seconds)]
+    pub seconds: Seconds,
+    /// Size of the store; default: 2GiB, or what the disk has left if that is less.
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<ByteSize>,
+    /// Operations that each core keeps waiting in the durable and read workloads.
+    #[arg(long, value_name = "N", default_value = "32")]
+    pub in_flight: NonZeroU32,
+    /// When a record of the append workload counts; the durable workload is always durable.
+    #[arg(long, value_enum, default_value_t = Durability::Buffered)]
+    pub durability: Durability,
+    /// How the store is run.
+    #[command(flatten)]
+    pub run: RunOptions,
+    /// Print as JSON, to FILE if one is given.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub json: Option<JsonTarget>,
+    /// Draw the rate of each core and the latencies into this SVG file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub svg: Option<PathBuf>,
+    /// Keep the store; it is removed otherwise.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// How a store is run, for the commands that run its cores.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct RunOptions {
+    /// Cores to run the shards on; default: one for each CPU that this process may use.
+    #[arg(long, value_name = "N")]
+    pub cores: Option<NonZeroU32>,
+    /// Options from a TOML profile; what the command line says comes before it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<PathBuf>,
+    /// How writes are made durable.
+    #[arg(long, value_enum)]
+    pub sync: Option<SyncMethod>,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+}
+
+/// How a device is used, for every command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::Args)]
+pub struct DeviceOptions {
+    /// What does the I/O; default: io_uring.
+    #[arg(long, value_enum)]
+    pub backend: Option<Backend>,
+    /// Go on where direct I/O is not to be had (tmpfs, btrfs): through the page cache.
+    #[arg(long)]
+    pub allow_buffered: bool,
+}
+
+/// When a record counts as appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// It is in memory.
+    Buffered,
+    /// The device has it: it survives the end of this process.
+    Written,
+    /// The device has flushed it: it survives a power cut.
+    Durable,
+}
+
+/// How writes are made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SyncMethod {
+    /// Writes, then one flush for all that wait.
+    Fdatasync,
+    /// Each write is durable when it completes.
+    Dsync,
+}
+
+/// What does the I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// io_uring, or an error that says why not.
+    Uring,
+    /// A pool of threads; for hosts that forbid io_uring.
+    Threads,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Appends as fast as the ring takes them, durable at the end.
+    Append,
+    /// Appends that each wait until they are durable.
+    Durable,
+    /// Reads of random records.
+    Read,
+    /// Opening the store again, after it was left without a clean close.
+    Reopen,
+}
+
+impl Bench {
+    /// How long each workload runs.
+    #[must_use]
+    pub const fn duration(&self) -> Duration {
+        self.seconds.0
+    }
+}
+
+#[cfg(test)]
+mod tests;
