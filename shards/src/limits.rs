@@ -78,7 +78,32 @@ pub const WRITE_RETRIES_MAX: u32 = 8;
 /// How long `open` waits for the store's lock: old writes of a killed process land within about 11 ms.
 pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
 
+/// How often a waiter for the lock looks again at the longest, in milliseconds.
+pub const LOCK_PAUSE_MS_MAX: u64 = 20;
+
+/// Regions that one core's device registers with the kernel.
+pub const IO_REGIONS_MAX: u32 = 64;
+/// Most bytes of one registration; the kernel takes no more than 1 GiB for one entry.
+pub const IO_REGISTER_BYTES_MAX: usize = 1 << 30;
+/// Most bytes that the kernel moves in one operation (`MAX_RW_COUNT`); a longer one is short.
+pub const IO_TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
+/// Kernel workers of one ring: they run syncs, discards and writes that cannot be started without blocking.
+pub const IO_WORKERS_MAX: u32 = 4;
+/// How long the kernel may refuse to take submissions (`EAGAIN`, `EBUSY`) before the device counts as broken.
+pub const IO_STALL_MS_MAX: u64 = 10_000;
+/// How long a device that is dropped waits for what is in flight before it leaks the memory.
+pub const IO_DRAIN_MS_MAX: u64 = 30_000;
+/// Worker threads of one core's thread-pool device when nothing is said.
+pub const IO_THREADS_DEFAULT: u32 = 4;
+/// Most worker threads of one core's thread-pool device.
+pub const IO_THREADS_MAX: u32 = 64;
+
+/// Bytes of one write while a device is filled with zeros.
+pub const FORMAT_WRITE_BYTES: u64 = 4 << 20;
+
 const _: () = {
+    assert!(FORMAT_WRITE_BYTES.is_multiple_of(SLOT_BYTES_MAX) && SUPERBLOCK_AREA_BYTES <= FORMAT_WRITE_BYTES);
+    assert!(IO_DEPTH_MAX.is_power_of_two() && IO_THREADS_DEFAULT <= IO_THREADS_MAX);
     assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
     assert!(EXTENT_BYTES_MIN >= 2 * SLOT_BYTES_MAX + BUFFER_BYTES_MIN);
     assert!(BUFFER_BYTES_MIN > FRAME_HEADER_BYTES + RECORD_HEADER_BYTES);

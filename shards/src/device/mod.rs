@@ -4,7 +4,8 @@
 //! operation (and so the memory) that it was submitted for. It may finish them in any order, transfer less than
 //! asked, or fail; what that means is decided above. Time comes through the same seam.
 //!
-//! Backends: [`uring`] (the product), [`threads`] (hosts that forbid io_uring), [`null`] (tests and benches).
+//! Backends: [`uring`] (the product), [`threads`] (hosts that forbid io_uring), [`null`] and [`ram`] (tests and
+//! benches). [`file`] opens what the first two work on.
 
 use crate::{
     ids::DeviceIndex,
@@ -13,8 +14,11 @@ use crate::{
 };
 use std::{fmt, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
+pub mod clock;
 pub mod file;
 pub mod null;
+pub mod ram;
+mod signal;
 pub mod threads;
 pub mod uring;
 
@@ -159,6 +163,19 @@ impl fmt::Display for Verb {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
 
+impl From<rustix::io::Errno> for Errno {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self(errno.raw_os_error())
+    }
+}
+
+impl From<std::io::Error> for Errno {
+    /// An error without an errno (none of the calls made here gives one) reads as `EIO`.
+    fn from(error: std::io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", std::io::Error::from_raw_os_error(self.0))
@@ -212,6 +229,21 @@ pub struct Grants {
     pub missing: Vec<String>,
 }
 
+/// What a backend did so far: what its work costs in system calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// System calls that submitted or waited.
+    pub enters: u64,
+    /// Of these, the ones that were interrupted or refused for the moment, and made again.
+    pub retries: u64,
+    /// Operations passed to the kernel or to a worker, those of the backend itself included.
+    pub sqes: u64,
+    /// Completions taken, those of the backend itself included.
+    pub cqes: u64,
+    /// Rings of the bell that reached this core.
+    pub wakes: u64,
+}
+
 /// What one core submits its I/O to. It is used by one thread at a time, the one that runs the core.
 pub trait Device: Send {
     /// Takes an operation. It may be held back until the next [`Device::poll`]; once taken it completes exactly
@@ -222,7 +254,8 @@ pub trait Device: Send {
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken>;
 
     /// As [`Device::poll`], but sleeps in the kernel until there is a completion, the bell rings, or `timeout` is
-    /// over. A bell that rang before the call makes it return at once. May return early for no reason.
+    /// over. A bell that rang since [`Bell::prepare_sleep`] makes it return at once, also if a [`Device::poll`]
+    /// came between. May return early for no reason.
     fn wait(
         &mut self,
         timeout: Option<Duration>,
@@ -238,7 +271,8 @@ pub trait Device: Send {
     /// What wakes a core that sleeps in [`Device::wait`].
     fn bell(&self) -> Arc<Bell>;
 
-    /// Readable when [`Device::wait`] would return, where the backend has such a thing.
+    /// Readable when [`Device::wait`] would return, where the backend has such a thing. Whoever sleeps on it calls
+    /// [`Device::poll`] first and [`Bell::prepare_sleep`] second, for a poll in between takes the bell's signal.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// Announces memory that operations will use again and again. Failing to register it is not an error, it
@@ -250,4 +284,9 @@ pub trait Device: Send {
 
     /// Now.
     fn now(&self) -> Instant;
+
+    /// What it did so far.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
 }
