@@ -1,0 +1,262 @@
+//! Errors: one enum per verb, each variant with what happened, where, and what the caller can do.
+
+use crate::options::OptionError;
+use bytes::Bytes;
+use corelog_shards::{
+    device::{
+        file::{CreateError, FileError, OpenError as DeviceOpenError},
+        threads::PoolUnavailable,
+        uring::RingUnavailable,
+    },
+    failure::ShardFailure,
+    format::superblock::{ReadOnlyFeature, SuperblockChoiceError},
+    ids::{CoreId, FrameNumber, ShardId},
+    memory::MemoryError,
+    open::OpenShardError,
+    recovery::RecoveryError,
+};
+use std::{path::PathBuf, time::Duration};
+
+/// A store that could not be made. A file that was created for it is gone again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// An option is out of its bounds.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// A device could not be made ready.
+    #[error(transparent)]
+    Device(#[from] CreateError),
+    /// The superblock could not be written or synced.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No memory for the superblock.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The host's CPUs could not be counted; say the number of shards.
+    #[error("{0}; say how many shards the store is to have")]
+    Topology(#[from] corelog_tuning::topology::TopologyError),
+    /// The host gave no random bytes for the store's id.
+    #[error("the host gave no random bytes: {0}")]
+    Random(std::io::Error),
+}
+
+/// A store that could not be opened. Nothing was changed on it, except where a variant says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// An option is out of its bounds.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// A device is missing, forbidden, locked by another process, or of the wrong kind.
+    #[error(transparent)]
+    Device(#[from] DeviceOpenError),
+    /// A device could not be read, written or synced.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No store is there, or one that this program cannot use.
+    #[error("{}: {error}", path.display())]
+    Superblock {
+        /// The device.
+        path: PathBuf,
+        /// What is wrong.
+        error: SuperblockChoiceError,
+    },
+    /// The store has a feature that a writer must know.
+    #[error(transparent)]
+    ReadOnlyFeature(#[from] ReadOnlyFeature),
+    /// Size, number or identity of the devices do not match the superblock.
+    #[error("{}: {problem}", path.display())]
+    Geometry {
+        /// The device.
+        path: PathBuf,
+        /// What does not fit.
+        problem: GeometryProblem,
+    },
+    /// The log is damaged where it was durable.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The host's CPUs could not be counted; say the number of cores.
+    #[error("{0}; say how many cores to run")]
+    Topology(#[from] corelog_tuning::topology::TopologyError),
+    /// The host forbids io_uring, or has no memory for it. The store was not touched.
+    #[error("{unavailable}; or choose the `threads` or the `auto` backend")]
+    RingUnavailable {
+        /// Why.
+        unavailable: RingUnavailable,
+    },
+    /// The host gave no threads for I/O.
+    #[error(transparent)]
+    PoolUnavailable(#[from] PoolUnavailable),
+    /// A core's thread could not be started.
+    #[error("starting the thread of {core:?} failed: {error}; raise the limit of threads (`ulimit -u`)")]
+    Thread {
+        /// The core.
+        core: CoreId,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A shard could not be brought to life. The open term was raised on the devices.
+    #[error(transparent)]
+    Shard(#[from] OpenShardError),
+    /// Another core of the same open failed first.
+    #[error("{core:?} did not start because another core failed to")]
+    Abandoned {
+        /// The core.
+        core: CoreId,
+    },
+}
+
+/// What does not fit between the devices and the superblock.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GeometryProblem {
+    /// The device is smaller than the store.
+    #[error("it has {found} bytes and the store needs {expected}: it was truncated, or is the wrong device")]
+    Shorter {
+        /// Bytes there.
+        found: u64,
+        /// Bytes needed.
+        expected: u64,
+    },
+    /// The store has more or fewer devices.
+    #[error("the store has {expected} devices and {found} were given; give them all, in any order")]
+    DeviceCount {
+        /// Given.
+        found: usize,
+        /// Of the store.
+        expected: usize,
+    },
+    /// A device of another store.
+    #[error("it belongs to another store than the first device given")]
+    OtherStore,
+    /// A device was given twice, or is a copy of another.
+    #[error("it is the same device of the store as another that was given")]
+    Duplicate,
+    /// The slot is smaller than the device can address.
+    #[error("the device writes blocks of {alignment} bytes; a store with slots of {slot_bytes} cannot live on it")]
+    Alignment {
+        /// Block of the device.
+        alignment: u64,
+        /// Slot of the store.
+        slot_bytes: u64,
+    },
+}
+
+/// An append that was refused. Nothing of it is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The record is longer than a flush buffer can hold.
+    #[error("the record has {bytes} bytes; at most {max} fit into a flush buffer (`buffer-bytes` sets it)")]
+    TooLarge {
+        /// Its bytes.
+        bytes: u64,
+        /// What fits.
+        max: u64,
+    },
+    /// All buffers of the shard are on their way to the device; try again when a write has completed.
+    #[error("all flush buffers of {shard:?} are full; wait for a write, or append with the waiting call")]
+    Full {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// No extent is free.
+    #[error("the store is full ({shard:?} found no free extent); what is in it can be read; make space, or a larger store")]
+    StoreFull {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The store has no such shard.
+    #[error("the store has no {shard:?}; its shards are 0 to {last}")]
+    NoSuchShard {
+        /// Asked for.
+        shard: ShardId,
+        /// The last one.
+        last: u16,
+    },
+    /// The shard failed; other shards go on.
+    #[error(transparent)]
+    Failed(#[from] ShardFailure),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The core that should have appended is gone; whether the record is in the log is told by reading it.
+    #[error("the core of {shard:?} died before it answered; whether the record was appended is not known")]
+    CoreDead {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Nothing moved for the stall time.
+    #[error("{shard:?} made no room within {waited:?}: its device is stalled or slow")]
+    Stalled {
+        /// The shard.
+        shard: ShardId,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// Waiting on a thread that drives a core would stop that core.
+    #[error("this thread drives a core of the store, so it cannot wait for {shard:?}; use `try_append`, and turn the core")]
+    OnCoreThread {
+        /// The shard.
+        shard: ShardId,
+    },
+}
+
+/// A refused append, with what was to be appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct Refused<P = Bytes> {
+    /// Why.
+    pub error: AppendError,
+    /// The payload, unchanged.
+    pub payload: P,
+}
+
+/// A wait that did not reach what it was for. The record may still become durable; it was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The shard failed before.
+    #[error(transparent)]
+    Failed(#[from] ShardFailure),
+    /// The time was over.
+    #[error("frame {frame} of {shard:?} did not arrive within {waited:?}: its device is stalled or slow")]
+    Stalled {
+        /// The shard.
+        shard: ShardId,
+        /// The frame.
+        frame: FrameNumber,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// Waiting on a thread that drives a core would stop that core.
+    #[error("this thread drives a core of the store, so it cannot wait for {shard:?}; turn the core instead")]
+    OnCoreThread {
+        /// The shard.
+        shard: ShardId,
+    },
+}
+
+/// A store that was not closed as it should be. What was acknowledged is safe.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// A shard had failed.
+    #[error(transparent)]
+    Failed(#[from] ShardFailure),
+    /// The cores did not drain in time.
+    #[error("the cores did not bring everything to the devices within {waited:?}")]
+    Stalled {
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The closing superblock could not be written; the next open recovers as after a crash.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No memory for the closing superblock.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}

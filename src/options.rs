@@ -1,0 +1,422 @@
+//! Options: how a store is made and how it is opened. Each is checked here, and nowhere else, against
+//! [`corelog_shards::limits`].
+
+use corelog_shards::{
+    geometry::{Geometry, GeometryError},
+    limits::{
+        BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CORES_MAX, DEVICES_MAX,
+        EXTENT_BYTES_DEFAULT, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN, MAILBOX_MESSAGES_DEFAULT,
+        MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX,
+        SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+pub use corelog_shards::shard_owner::{FrameOrder, SyncMethod};
+
+/// An option that cannot be. Nothing was opened or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// A number outside its bounds.
+    #[error("{name} is {value}; it goes from {min} to {max}")]
+    Range {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// The smallest value.
+        min: u64,
+        /// The largest value.
+        max: u64,
+    },
+    /// A number that has to be a power of two.
+    #[error("{name} is {value}; it has to be a power of two")]
+    PowerOfTwo {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+    },
+    /// A number that has to be a multiple of another.
+    #[error("{name} is {value}; it has to be a multiple of {of}")]
+    Multiple {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// Of what.
+        of: u64,
+    },
+    /// Slot or extent size.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// The buffer is larger than what an extent leaves for frames.
+    #[error("buffer-bytes is {buffer_bytes}; an extent of {extent_bytes} bytes has room for a frame of {room}")]
+    BufferBeyondExtent {
+        /// The buffer.
+        buffer_bytes: u64,
+        /// The extent.
+        extent_bytes: u64,
+        /// What is left beside the extent's header.
+        room: u64,
+    },
+    /// The store is too small for its shards.
+    #[error("a store of {extents} extents is too small for {shards} shards: each needs {EXTENTS_PER_SHARD_MIN}; make it larger, or its extents smaller")]
+    TooFewExtents {
+        /// Extents that fit.
+        extents: u64,
+        /// Shards asked for.
+        shards: u32,
+    },
+    /// No device, or too many.
+    #[error("{found} devices were given; a store has 1 to {DEVICES_MAX}")]
+    Devices {
+        /// How many.
+        found: usize,
+    },
+}
+
+/// Each shard fills one extent and has the next one ready.
+pub const EXTENTS_PER_SHARD_MIN: u64 = 2;
+
+fn in_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), OptionError> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(OptionError::Range { name, value, min, max }) }
+}
+
+fn power_of_two(name: &'static str, value: u64) -> Result<(), OptionError> {
+    if value.is_power_of_two() { Ok(()) } else { Err(OptionError::PowerOfTwo { name, value }) }
+}
+
+/// Which way device I/O takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// io_uring; an error where the host forbids it.
+    #[default]
+    IoUring,
+    /// A pool of threads.
+    Threads,
+    /// io_uring, and the pool of threads, with a note in the core's grants, where the host forbids it.
+    Auto,
+}
+
+/// How an append reaches a shard that another core runs, or from a thread that runs none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AppendPath {
+    /// The caller copies straight into the shard's ring.
+    #[default]
+    Direct,
+    /// The payload goes to the shard's core by mail.
+    Routed,
+}
+
+/// What filling a new store's devices means.
+pub use corelog_shards::device::file::Fill;
+
+/// How a store is made. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FormatOptions {
+    /// Size of each device's file; `None`: all of a block device.
+    pub size_bytes: Option<u64>,
+    /// Shards; `None`: one per CPU that this process may use.
+    pub shards: Option<u32>,
+    /// Slot size: the unit of device space and the smallest write.
+    pub slot_bytes: u64,
+    /// Extent size: what shards claim and cleaning frees.
+    pub extent_bytes: u64,
+    /// Written zeros, or sparse.
+    pub fill: Fill,
+    /// Take the place of what is there.
+    pub replace: bool,
+    /// Accept a file system that puts the page cache in between.
+    pub allow_buffered: bool,
+}
+
+impl Default for FormatOptions {
+    fn default() -> Self {
+        Self {
+            size_bytes: None,
+            shards: None,
+            slot_bytes: SLOT_BYTES_DEFAULT,
+            extent_bytes: EXTENT_BYTES_DEFAULT,
+            fill: Fill::default(),
+            replace: false,
+            allow_buffered: false,
+        }
+    }
+}
+
+impl FormatOptions {
+    /// A store of `size_bytes` with the defaults for the rest.
+    #[must_use]
+    pub fn sized(size_bytes: u64) -> Self {
+        Self { size_bytes: Some(size_bytes), ..Self::default() }
+    }
+
+    /// Sets the number of shards.
+    #[must_use]
+    pub const fn shards(mut self, shards: u32) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Sets the extent size in bytes.
+    #[must_use]
+    pub const fn extent_bytes(mut self, bytes: u64) -> Self {
+        self.extent_bytes = bytes;
+        self
+    }
+
+    /// Sets the slot size in bytes.
+    #[must_use]
+    pub const fn slot_bytes(mut self, bytes: u64) -> Self {
+        self.slot_bytes = bytes;
+        self
+    }
+
+    /// Leaves the file sparse instead of writing zeros.
+    #[must_use]
+    pub const fn sparse(mut self) -> Self {
+        self.fill = Fill::Sparse;
+        self
+    }
+
+    /// Takes the place of what is there.
+    #[must_use]
+    pub const fn replace(mut self) -> Self {
+        self.replace = true;
+        self
+    }
+
+    /// Checks everything that can be known before the devices are.
+    pub fn check(&self, devices: usize) -> Result<Geometry, OptionError> {
+        if devices == 0 || devices > DEVICES_MAX as usize {
+            return Err(OptionError::Devices { found: devices });
+        }
+        let geometry = Geometry::new(self.slot_bytes, self.extent_bytes)?;
+        if let Some(shards) = self.shards {
+            in_range("shards", u64::from(shards), 1, u64::from(SHARDS_MAX))?;
+        }
+        if let Some(size) = self.size_bytes {
+            in_range("size-bytes", size, SUPERBLOCK_AREA_BYTES + self.extent_bytes, STORE_BYTES_MAX)?;
+        }
+        Ok(geometry)
+    }
+
+    /// Checks the store's extents against its shards, once the devices are known.
+    pub fn check_extents(extents: u64, shards: u32) -> Result<(), OptionError> {
+        if extents < EXTENTS_PER_SHARD_MIN * u64::from(shards) {
+            return Err(OptionError::TooFewExtents { extents, shards });
+        }
+        Ok(())
+    }
+}
+
+/// How a store is opened. A TOML profile is the same thing, with the same names.
+///
+/// ```
+/// let options: corelog::Options = toml::from_str("buffers = 16\nsync = \"dsync\"")?;
+/// assert_eq!(options, corelog::Options::default().buffers(16).sync(corelog::SyncMethod::Dsync));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Cores to run; `None`: one per CPU that this process may use. More than there are CPUs share them.
+    pub cores: Option<u32>,
+    /// Pin each core's thread to its CPU (hosted cores only).
+    pub pin: bool,
+    /// Bytes of a flush buffer; a multiple of the slot. It bounds the record.
+    pub buffer_bytes: u64,
+    /// Flush buffers of a shard; a power of two.
+    pub buffers: u32,
+    /// Ask for huge pages for the flush buffers.
+    pub huge_pages: bool,
+    /// How durability is reached.
+    pub sync: SyncMethod,
+    /// In which order frames are written.
+    pub order: FrameOrder,
+    /// A part-filled buffer goes to the device this long after it was first seen. `None`: when somebody waits for it,
+    /// when it is full, or when the store is closed.
+    #[serde(with = "microseconds")]
+    pub linger: Option<Duration>,
+    /// Messages that a core's mailbox holds.
+    pub mailbox: u32,
+    /// Device operations that a core keeps in flight.
+    pub io_depth: u32,
+    /// io_uring or threads.
+    pub backend: Backend,
+    /// Direct or routed appends.
+    pub append: AppendPath,
+    /// How long a hosted core spins for work before it sleeps.
+    #[serde(with = "microseconds")]
+    pub spin: Option<Duration>,
+    /// How long a waiting call waits without progress before it reports that the shard is stalled.
+    #[serde(with = "microseconds")]
+    pub stall: Option<Duration>,
+    /// Accept a file system that puts the page cache in between.
+    pub allow_buffered: bool,
+    /// Check the checksums of all records at open, not only of those that nothing proves durable.
+    pub verify_on_open: bool,
+    /// Open a damaged store: cut off, and list, what opening would fail for.
+    pub salvage: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cores: None,
+            pin: true,
+            buffer_bytes: BUFFER_BYTES_DEFAULT,
+            buffers: RING_BUFFERS_DEFAULT,
+            huge_pages: true,
+            sync: SyncMethod::default(),
+            order: FrameOrder::default(),
+            linger: None,
+            mailbox: MAILBOX_MESSAGES_DEFAULT,
+            io_depth: IO_DEPTH_DEFAULT,
+            backend: Backend::default(),
+            append: AppendPath::default(),
+            spin: None,
+            stall: Some(Duration::from_secs(30)),
+            allow_buffered: false,
+            verify_on_open: false,
+            salvage: false,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty => $value:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[must_use]
+            pub const fn $name(mut self, $name: $kind) -> Self {
+                self.$name = $value;
+                self
+            }
+        )*
+    };
+}
+
+impl Options {
+    setters! {
+        /// Sets the number of cores.
+        cores: u32 => Some(cores);
+        /// Pins hosted cores, or not.
+        pin: bool => pin;
+        /// Sets the bytes of a flush buffer.
+        buffer_bytes: u64 => buffer_bytes;
+        /// Sets the flush buffers of a shard.
+        buffers: u32 => buffers;
+        /// Asks for huge pages, or not.
+        huge_pages: bool => huge_pages;
+        /// Sets the way to durability.
+        sync: SyncMethod => sync;
+        /// Sets the order of frames.
+        order: FrameOrder => order;
+        /// Sets the linger.
+        linger: Duration => Some(linger);
+        /// Sets the mailbox size, in messages.
+        mailbox: u32 => mailbox;
+        /// Sets the device operations in flight of a core.
+        io_depth: u32 => io_depth;
+        /// Sets the backend.
+        backend: Backend => backend;
+        /// Sets the way of appends.
+        append: AppendPath => append;
+        /// Sets the spin time.
+        spin: Duration => Some(spin);
+        /// Sets the time after which a waiter reports a stall.
+        stall: Duration => Some(stall);
+        /// Accepts buffered file systems, or not.
+        allow_buffered: bool => allow_buffered;
+        /// Checks all records at open, or not.
+        verify_on_open: bool => verify_on_open;
+        /// Opens a damaged store, or not.
+        salvage: bool => salvage;
+    }
+
+    /// Checks the options against a store's geometry.
+    pub fn check(&self, geometry: &Geometry) -> Result<(), OptionError> {
+        if let Some(cores) = self.cores {
+            in_range("cores", u64::from(cores), 1, u64::from(CORES_MAX))?;
+        }
+        in_range("buffer-bytes", self.buffer_bytes, BUFFER_BYTES_MIN, BUFFER_BYTES_MAX)?;
+        let slot_bytes = geometry.slot_bytes();
+        if !self.buffer_bytes.is_multiple_of(slot_bytes) {
+            return Err(OptionError::Multiple { name: "buffer-bytes", value: self.buffer_bytes, of: slot_bytes });
+        }
+        let room = geometry.extent_bytes() - slot_bytes;
+        if self.buffer_bytes > room {
+            let (buffer_bytes, extent_bytes) = (self.buffer_bytes, geometry.extent_bytes());
+            return Err(OptionError::BufferBeyondExtent { buffer_bytes, extent_bytes, room });
+        }
+        in_range("buffers", u64::from(self.buffers), u64::from(RING_BUFFERS_MIN), u64::from(RING_BUFFERS_MAX))?;
+        power_of_two("buffers", u64::from(self.buffers))?;
+        in_range("mailbox", u64::from(self.mailbox), 1, u64::from(MAILBOX_MESSAGES_MAX))?;
+        in_range("io-depth", u64::from(self.io_depth), u64::from(IO_DEPTH_MIN), u64::from(IO_DEPTH_MAX))
+    }
+
+    /// Longest payload of one record, in bytes.
+    #[must_use]
+    pub const fn record_bytes_max(&self) -> u64 {
+        corelog_shards::limits::record_bytes_max(self.buffer_bytes)
+    }
+}
+
+const _: () = assert!(BUFFER_BYTES_DEFAULT.is_multiple_of(SLOT_BYTES_MAX));
+
+/// Durations as whole microseconds, so that a profile says `linger = 500`.
+mod microseconds {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(|duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_micros))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_out_of_bounds_is_named_with_its_bounds() {
+        let geometry = Geometry::new(4096, 64 << 20).unwrap();
+        let message = |options: Options| options.check(&geometry).unwrap_err().to_string();
+        assert_eq!(message(Options::default().cores(0)), "cores is 0; it goes from 1 to 1024");
+        assert_eq!(message(Options::default().buffers(2)), "buffers is 2; it goes from 4 to 64");
+        assert_eq!(message(Options::default().buffers(6)), "buffers is 6; it has to be a power of two");
+        assert_eq!(
+            message(Options::default().buffer_bytes(16 << 20)),
+            "buffer-bytes is 16777216; it goes from 16384 to 8388608"
+        );
+        assert_eq!(
+            message(Options::default().buffer_bytes(20_000)),
+            "buffer-bytes is 20000; it has to be a multiple of 4096"
+        );
+        assert_eq!(message(Options::default().io_depth(1)), "io-depth is 1; it goes from 8 to 4096");
+        let small = Geometry::new(4096, 1 << 20).unwrap();
+        let error = Options::default().buffer_bytes(1 << 20).check(&small).unwrap_err();
+        assert!(matches!(error, OptionError::BufferBeyondExtent { .. }), "{error}");
+        assert_eq!(Options::default().check(&geometry), Ok(()));
+    }
+
+    #[test]
+    fn a_profile_and_the_builder_say_the_same() {
+        let options = Options::default().cores(2).linger(Duration::from_millis(1)).backend(Backend::Auto);
+        let text = toml::to_string(&options).unwrap();
+        assert!(text.contains("linger = 1000"), "{text}");
+        assert_eq!(toml::from_str::<Options>(&text).unwrap(), options);
+        assert!(toml::from_str::<Options>("bufers = 3").is_err(), "a misspelt option is an error");
+    }
+}

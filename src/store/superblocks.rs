@@ -1,0 +1,121 @@
+//! Reading and writing the superblock copies of a store's devices.
+
+use crate::error::{GeometryProblem, OpenError};
+use corelog_shards::{
+    device::file::{DeviceFile, FileError},
+    format::superblock::{COPY_OFFSETS, Chosen, Superblock, SuperblockError, choose},
+    ids::DeviceIndex,
+    limits::SUPERBLOCK_COPY_BYTES_MAX,
+    memory::{MemoryError, PooledBuffer, RegionSlice},
+};
+use std::sync::Arc;
+
+/// What the superblock copies of all devices say.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The newest valid superblock.
+    pub superblock: Superblock,
+    /// The devices in the order of the superblock.
+    pub devices: Vec<Arc<DeviceFile>>,
+    /// Copies of no use: device, and byte on it.
+    pub bad_copies: Vec<(DeviceIndex, u64)>,
+}
+
+/// A write of a superblock that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// Reads the copies of all devices, picks the newest superblock and puts the devices in its order.
+pub(crate) fn read(devices: Vec<Arc<DeviceFile>>) -> Result<Found, OpenError> {
+    let mut chosen_of = Vec::with_capacity(devices.len());
+    for device in devices {
+        let chosen = read_device(&device)?;
+        chosen_of.push((device, chosen));
+    }
+    let newest = chosen_of.iter().max_by_key(|(_, chosen)| chosen.superblock.sequence);
+    let Some(superblock) = newest.map(|(_, chosen)| chosen.superblock.clone()) else {
+        return Err(crate::options::OptionError::Devices { found: 0 }.into());
+    };
+    in_order(superblock, chosen_of)
+}
+
+fn read_device(device: &DeviceFile) -> Result<Chosen, OpenError> {
+    let mut copies = Vec::with_capacity(COPY_OFFSETS.len());
+    let mut buffer = PooledBuffer::alone(SUPERBLOCK_COPY_BYTES_MAX as usize)?;
+    for offset in COPY_OFFSETS {
+        let copy = match device.read_exact_at(offset, &mut buffer) {
+            Ok(()) => Superblock::decode_copy(buffer.as_slice()),
+            // A file that is too short to be a store is told apart from a device that fails.
+            Err(FileError::Truncated { found, expected, .. }) => {
+                Err(SuperblockError::Truncated { needed: expected as u64, found: found as u64 })
+            }
+            Err(error) => return Err(error.into()),
+        };
+        copies.push(copy);
+    }
+    choose(&copies).map_err(|error| OpenError::Superblock { path: device.path().to_owned(), error })
+}
+
+fn in_order(superblock: Superblock, chosen_of: Vec<(Arc<DeviceFile>, Chosen)>) -> Result<Found, OpenError> {
+    let expected = superblock.devices.len();
+    let given = chosen_of.len();
+    let mut slots: Vec<Option<Arc<DeviceFile>>> = vec![None; expected];
+    let mut bad_copies = Vec::new();
+    for (device, chosen) in chosen_of {
+        let problem = |problem| OpenError::Geometry { path: device.path().to_owned(), problem };
+        if chosen.superblock.store != superblock.store {
+            return Err(problem(GeometryProblem::OtherStore));
+        }
+        let index = chosen.superblock.device;
+        let too_many = || problem(GeometryProblem::DeviceCount { found: given, expected });
+        let slot = slots.get_mut(usize::from(index.0)).ok_or_else(too_many)?;
+        if slot.is_some() {
+            return Err(problem(GeometryProblem::Duplicate));
+        }
+        let bytes = superblock.devices[usize::from(index.0)].bytes;
+        if device.bytes() < bytes {
+            return Err(problem(GeometryProblem::Shorter { found: device.bytes(), expected: bytes }));
+        }
+        let slot_bytes = superblock.geometry.slot_bytes();
+        if !slot_bytes.is_multiple_of(device.alignment()) {
+            let alignment = device.alignment();
+            return Err(problem(GeometryProblem::Alignment { alignment, slot_bytes }));
+        }
+        bad_copies.extend(chosen.bad.iter().map(|bad| (index, COPY_OFFSETS[bad.index])));
+        *slot = Some(Arc::clone(&device));
+    }
+    let devices: Vec<_> = slots.into_iter().flatten().collect();
+    match devices.first() {
+        Some(first) if devices.len() < expected => {
+            let problem = GeometryProblem::DeviceCount { found: given, expected };
+            Err(OpenError::Geometry { path: first.path().to_owned(), problem })
+        }
+        _ => Ok(Found { superblock, devices, bad_copies }),
+    }
+}
+
+/// Writes both copies of the side that the sequence names, on each device, and syncs. The other side stays as it is.
+pub(crate) fn write(superblock: &Superblock, devices: &[Arc<DeviceFile>]) -> Result<(), WriteError> {
+    for (index, device) in devices.iter().enumerate() {
+        let block = superblock.geometry.slot_bytes().max(device.alignment()) as usize;
+        let bytes = superblock.encoded_bytes().next_multiple_of(block);
+        let mut buffer = PooledBuffer::alone(bytes)?;
+        superblock.encode_copy(DeviceIndex(index as u16), buffer.as_mut_slice());
+        let slice = RegionSlice::from(buffer);
+        for offset in superblock.side() {
+            device.write_all_at(offset, &slice)?;
+        }
+        device.sync_data()?;
+    }
+    Ok(())
+}
+
+pub(crate) fn unix_ns() -> u64 {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+}
