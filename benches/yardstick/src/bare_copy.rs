@@ -6,6 +6,7 @@ use crate::{
     frame::{Framer, Shape, check_frame},
     limits::RECORDS_MAX,
     payload::Payload,
+    pinning::Pinning,
     workers::run_together,
 };
 use corelog_shards::{
@@ -26,8 +27,8 @@ pub struct BareCopy {
     pub buffers: u32,
     /// Bytes of a buffer.
     pub buffer_bytes: usize,
-    /// One core for each thread.
-    pub pinned: bool,
+    /// Where the threads run.
+    pub pinning: Pinning,
 }
 
 impl BareCopy {
@@ -40,7 +41,7 @@ impl BareCopy {
             threads,
             buffers: RING_BUFFERS_DEFAULT,
             buffer_bytes: BUFFER_BYTES_DEFAULT as usize,
-            pinned: true,
+            pinning: Pinning::From(0),
         }
     }
 
@@ -59,7 +60,7 @@ impl BareCopy {
             Ok(())
         };
         let conclude = |mut copier: Copier| copier.check(self.records);
-        let (_, span) = run_together(self.threads, self.pinned, set_up, work, conclude)?;
+        let (_, span) = run_together(self.threads, self.pinning, set_up, work, conclude)?;
         let records = self.records * self.threads as u64;
         Ok(Figures {
             records,

@@ -6,6 +6,7 @@ use crate::{
     frame::{Framer, Shape},
     limits::{FRAMES_READ_BACK_MAX, RUN_MS_MAX, WAITERS_MAX},
     payload::Payload,
+    pinning::Pinning,
     ring::{BufferIndex, Done, Ring, Write},
     space::{Ground, Space},
     workers::run_together,
@@ -42,15 +43,21 @@ pub struct BareDurable {
     pub file_bytes: u64,
     /// The state of its space when it is prepared.
     pub space: Space,
-    /// The issuer has a core of its own.
-    pub pinned: bool,
+    /// Where the issuer runs.
+    pub pinning: Pinning,
 }
 
 impl BareDurable {
     /// Records of 256 bytes in 256 MiB of pre-written space.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
-        Self { path, record_bytes: 256, file_bytes: 256 << 20, space: Space::PreWritten, pinned: true }
+        Self {
+            path,
+            record_bytes: 256,
+            file_bytes: 256 << 20,
+            space: Space::PreWritten,
+            pinning: Pinning::From(0),
+        }
     }
 
     /// Makes the file.
@@ -93,7 +100,7 @@ impl PreparedDurable {
             Ok(())
         };
         let conclude = |issuer: Issuer<'_>| Ok((issuer.groups, issuer.latencies.summary()));
-        let (outcomes, span) = run_together(1, self.options.pinned, set_up, work, conclude)?;
+        let (outcomes, span) = run_together(1, self.options.pinning, set_up, work, conclude)?;
         let (groups, latency) = outcomes.into_iter().next().unwrap_or_default();
         self.check_last(&shape, groups, &mut payload())?;
         Ok(Figures {

@@ -6,6 +6,7 @@ use crate::{
     frame::{Framer, Shape},
     limits::RECORDS_MAX,
     payload::Payload,
+    pinning::Pinning,
     ring::{BufferIndex, Ring, Write},
     space::{Ground, Space},
     workers::run_together,
@@ -30,8 +31,8 @@ pub struct BareLoop {
     pub buffer_bytes: usize,
     /// Most writes in flight in one thread.
     pub depth: u32,
-    /// One core for each thread.
-    pub pinned: bool,
+    /// Where the threads run.
+    pub pinning: Pinning,
 }
 
 impl BareLoop {
@@ -46,7 +47,7 @@ impl BareLoop {
             buffers: RING_BUFFERS_DEFAULT,
             buffer_bytes: BUFFER_BYTES_DEFAULT as usize,
             depth: RING_BUFFERS_DEFAULT,
-            pinned: true,
+            pinning: Pinning::From(0),
         }
     }
 
@@ -87,7 +88,7 @@ impl PreparedLoop {
         let set_up = |thread: usize| self.lane(thread);
         let (tallies, span) = run_together(
             self.grounds.len(),
-            self.options.pinned,
+            self.options.pinning,
             set_up,
             |lane| lane.append_all(self.records),
             |lane| Ok(lane.tally),

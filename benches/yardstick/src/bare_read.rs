@@ -6,6 +6,7 @@ use crate::{
     frame::{Framer, Shape, check_record},
     limits::{READS_IN_FLIGHT_MAX, RUN_MS_MAX},
     payload::{Payload, Sequence},
+    pinning::Pinning,
     ring::{BufferIndex, Done, Ring, RingError},
     space::Ground,
     workers::run_together,
@@ -26,15 +27,15 @@ pub struct BareRead {
     pub record_bytes: usize,
     /// Bytes of the file, all of them frames of records.
     pub file_bytes: u64,
-    /// The reader has a core of its own.
-    pub pinned: bool,
+    /// Where the reader runs.
+    pub pinning: Pinning,
 }
 
 impl BareRead {
     /// Records of 1 KiB in a file of 2 GiB.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
-        Self { path, record_bytes: 1 << 10, file_bytes: 2 << 30, pinned: true }
+        Self { path, record_bytes: 1 << 10, file_bytes: 2 << 30, pinning: Pinning::From(0) }
     }
 
     /// Writes the file, past the page cache.
@@ -83,7 +84,7 @@ impl PreparedRead {
         let set_up = |_| self.reader(in_flight);
         let conclude = |reader: Reader| Ok((reader.reads, reader.device_bytes, reader.latencies.summary()));
         let work = |reader: &mut Reader| reader.run(duration);
-        let (outcomes, span) = run_together(1, self.options.pinned, set_up, work, conclude)?;
+        let (outcomes, span) = run_together(1, self.options.pinning, set_up, work, conclude)?;
         let (reads, device_bytes, latency) = outcomes.into_iter().next().unwrap_or_default();
         Ok(Figures {
             records: reads,

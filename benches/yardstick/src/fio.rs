@@ -1,6 +1,10 @@
 //! The same shapes by fio, where it is installed: a yardstick that we did not write.
 
-use crate::figures::{Figures, Latency};
+use crate::{
+    error::RunError,
+    figures::{Figures, Latency},
+    pinning::Pinning,
+};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -13,7 +17,7 @@ use std::{
 /// What fio is to do. The files must exist and be as long as said: fio then writes into their space as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
-    /// Sequential writes by io_uring with registered buffers, one pinned process per file, one fsync at the end.
+    /// Sequential writes by io_uring with registered buffers, one process per file, one fsync at the end.
     Ingest {
         /// A file for each process.
         paths: Vec<PathBuf>,
@@ -65,14 +69,18 @@ pub enum FioError {
     /// Its answer is not what this version of us reads.
     #[error("fio's answer could not be read: {0}")]
     Answer(#[source] serde_json::Error),
+    /// There are no such cores to pin it to.
+    #[error(transparent)]
+    Pinning(#[from] RunError),
     /// Its answer has no job in it.
     #[error("fio's answer has no job")]
     NoJob,
 }
 
 /// Runs a job; `None` if fio is not installed. A record of the figures is one read or write of fio's.
-pub fn run(job: &Job) -> Result<Option<Figures>, FioError> {
-    let output = Command::new("fio").args(arguments(job)).stdin(Stdio::null()).output();
+pub fn run(job: &Job, pinning: Pinning) -> Result<Option<Figures>, FioError> {
+    let arguments = arguments(job, pinning)?;
+    let output = Command::new("fio").args(arguments).stdin(Stdio::null()).output();
     let output = match output {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(FioError::Start)?,
@@ -83,7 +91,8 @@ pub fn run(job: &Job) -> Result<Option<Figures>, FioError> {
     parse(&output.stdout, matches!(job, Job::Durable { .. })).map(Some)
 }
 
-fn arguments(job: &Job) -> Vec<String> {
+fn arguments(job: &Job, pinning: Pinning) -> Result<Vec<String>, RunError> {
+    // Latency from submission, as ours is: fio's other figure begins when the kernel has taken the request.
     let mut list: Vec<String> = [
         "--output-format=json",
         "--group_reporting",
@@ -91,6 +100,8 @@ fn arguments(job: &Job) -> Vec<String> {
         "--direct=1",
         "--fallocate=none",
         "--overwrite=1",
+        "--lat_percentiles=1",
+        "--clat_percentiles=0",
     ]
     .map(String::from)
     .into();
@@ -103,8 +114,7 @@ fn arguments(job: &Job) -> Vec<String> {
     let (paths, file_bytes, block_bytes) = match job {
         Job::Ingest { paths, file_bytes, block_bytes, depth } => {
             engine(&mut list, *depth);
-            list.extend(["--rw=write", "--end_fsync=1", "--cpus_allowed_policy=split"].map(String::from));
-            list.push(format!("--cpus_allowed=0-{}", paths.len().saturating_sub(1)));
+            list.extend(["--rw=write", "--end_fsync=1"].map(String::from));
             (paths.as_slice(), file_bytes, block_bytes)
         }
         Job::Durable { path, file_bytes, block_bytes, duration } => {
@@ -120,12 +130,20 @@ fn arguments(job: &Job) -> Vec<String> {
         }
     };
     list.extend([format!("--size={file_bytes}"), format!("--bs={block_bytes}")]);
+    let cores: Vec<String> =
+        pinning.cores(paths.len())?.iter().flatten().map(|core| core.id.to_string()).collect();
+    if !cores.is_empty() {
+        list.extend([
+            format!("--cpus_allowed={}", cores.join(",")),
+            "--cpus_allowed_policy=split".to_owned(),
+        ]);
+    }
     for (index, path) in paths.iter().enumerate() {
         // fio splits file names at colons unless they are escaped.
         let name = path.display().to_string().replace(':', "\\:");
         list.extend([format!("--name=job{index}"), format!("--filename={name}")]);
     }
-    list
+    Ok(list)
 }
 
 #[derive(Deserialize)]
@@ -148,7 +166,7 @@ struct Direction {
     io_bytes: u64,
     bw_bytes: u64,
     runtime: u64,
-    clat_ns: Completion,
+    lat_ns: Completion,
 }
 
 #[derive(Deserialize)]
@@ -165,13 +183,13 @@ fn parse(answer: &[u8], durable: bool) -> Result<Figures, FioError> {
     let job = answer.jobs.first().ok_or(FioError::NoJob)?;
     let written = job.write.total_ios > 0;
     let direction = if written { &job.write } else { &job.read };
-    let at = |name: &str| direction.clat_ns.percentile.get(name).copied();
+    let at = |name: &str| direction.lat_ns.percentile.get(name).copied();
     let latency =
         at("50.000000").zip(at("99.000000")).zip(at("99.900000")).map(|((p50, p99), p999)| Latency {
             us_p50: p50 / 1e3,
             us_p99: p99 / 1e3,
             us_p999: p999 / 1e3,
-            us_max: direction.clat_ns.max / 1e3,
+            us_max: direction.lat_ns.max / 1e3,
         });
     // The rate that fio prints includes the final fsync; its runtime is in whole milliseconds.
     let seconds = if direction.bw_bytes > 0 {
@@ -201,8 +219,8 @@ mod tests {
     fn an_answer_is_read_although_a_warning_precedes_it() {
         let answer = br#"note: something
         {"jobs": [{"usr_cpu": 25.0, "sys_cpu": 50.0, "job_runtime": 2000,
-          "read": {"total_ios": 0, "io_bytes": 0, "bw_bytes": 0, "runtime": 0, "clat_ns": {"max": 0}},
-          "write": {"total_ios": 10, "io_bytes": 40960, "bw_bytes": 20480, "runtime": 2000, "clat_ns": {"max": 90000,
+          "read": {"total_ios": 0, "io_bytes": 0, "bw_bytes": 0, "runtime": 0, "lat_ns": {"max": 0}},
+          "write": {"total_ios": 10, "io_bytes": 40960, "bw_bytes": 20480, "runtime": 2000, "lat_ns": {"max": 90000,
             "percentile": {"50.000000": 1000, "99.000000": 2000, "99.900000": 3000}}}}]}"#;
         let figures = parse(answer, true).unwrap();
         assert_eq!((figures.records, figures.device_writes, figures.syncs), (10, 10, 10));
@@ -224,6 +242,6 @@ mod tests {
             block_bytes: 4096,
             duration: Duration::from_secs(1),
         };
-        assert!(arguments(&job).contains(&"--filename=a\\:b".to_owned()));
+        assert!(arguments(&job, Pinning::Free).unwrap().contains(&"--filename=a\\:b".to_owned()));
     }
 }

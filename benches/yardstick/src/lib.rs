@@ -26,6 +26,7 @@ pub mod fio;
 mod frame;
 mod limits;
 mod payload;
+mod pinning;
 #[expect(unsafe_code, reason = "io_uring takes raw pointers; the file's head says why they stay valid")]
 mod ring;
 mod space;
@@ -37,5 +38,6 @@ pub use bare_loop::{BareLoop, PreparedLoop};
 pub use bare_read::{BareRead, PreparedRead};
 pub use error::{RunError, Step};
 pub use figures::{Figures, Latency};
+pub use pinning::Pinning;
 pub use ring::RingError;
 pub use space::{Space, SpaceError};

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use corelog_yardstick::{BareCopy, BareDurable, BareLoop, BareRead, Figures, RunError, Space, SyncBy, fio};
+use corelog_yardstick::{
+    BareCopy, BareDurable, BareLoop, BareRead, Figures, Pinning, RunError, Space, SyncBy, fio,
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -31,6 +33,9 @@ struct Common {
     /// Do not pin the threads to cores.
     #[arg(long, global = true)]
     unpinned: bool,
+    /// The core of the first thread; the others follow.
+    #[arg(long, global = true, default_value_t = 0)]
+    first_core: usize,
     /// A JSON object for each run instead of a sentence.
     #[arg(long, global = true)]
     json: bool,
@@ -147,6 +152,10 @@ impl Drop for Files<'_> {
 }
 
 impl Common {
+    const fn pinning(&self) -> Pinning {
+        if self.unpinned { Pinning::Free } else { Pinning::From(self.first_core) }
+    }
+
     fn report(&self, name: &str, figures: &Figures) {
         if self.json {
             let line = serde_json::json!({ "name": name, "records_per_s": figures.records_per_s(),
@@ -158,7 +167,7 @@ impl Common {
     }
 
     fn report_fio(&self, name: &str, job: &fio::Job) -> Result<(), CliError> {
-        match fio::run(job)? {
+        match fio::run(job, self.pinning())? {
             Some(figures) => self.report(name, &figures),
             None => eprintln!("{name}: left out, fio is not installed"),
         }
@@ -169,7 +178,7 @@ impl Common {
         for _ in 0..self.repeats {
             for (&record, &threads) in pairs(record, threads) {
                 let mut yardstick = BareCopy::new(record, bytes.div_ceil(record.max(1) as u64), threads);
-                yardstick.pinned = !self.unpinned;
+                yardstick.pinning = self.pinning();
                 self.report(&format!("copy {record} B, {threads} threads"), &yardstick.run()?);
             }
         }
@@ -188,7 +197,7 @@ impl Common {
             let paths: Vec<PathBuf> = (0..threads).map(|_| files.add()).collect();
             for &record in record {
                 let mut yardstick = BareLoop::new(paths.clone(), record, bytes, space);
-                yardstick.pinned = !self.unpinned;
+                yardstick.pinning = self.pinning();
                 let block_bytes = yardstick.buffer_bytes as u64;
                 let depth = yardstick.depth;
                 let mut prepared = yardstick.prepare()?;
@@ -208,7 +217,7 @@ impl Common {
     fn durable(&self, waiters: &[u64], duration: Duration) -> Result<(), CliError> {
         let mut files = Files::in_folder(&self.folder)?;
         let mut yardstick = BareDurable::new(files.add());
-        yardstick.pinned = !self.unpinned;
+        yardstick.pinning = self.pinning();
         let job = fio::Job::Durable {
             path: yardstick.path.clone(),
             file_bytes: yardstick.file_bytes,
@@ -229,7 +238,7 @@ impl Common {
     fn read(&self, in_flight: &[u32], bytes: u64, duration: Duration) -> Result<(), CliError> {
         let mut files = Files::in_folder(&self.folder)?;
         let mut yardstick = BareRead::new(files.add());
-        (yardstick.pinned, yardstick.file_bytes) = (!self.unpinned, bytes);
+        (yardstick.pinning, yardstick.file_bytes) = (self.pinning(), bytes);
         let path = yardstick.path.clone();
         let mut prepared = yardstick.prepare()?;
         for _ in 0..self.repeats {

@@ -1,35 +1,15 @@
 //! Threads that are set up one by one, start together, and are measured from that start to the end of the last.
 
 use crate::{
-    error::{RunError, bounded},
+    error::RunError,
     figures::{Meter, Span},
+    pinning::{Pinning, pin},
 };
 use core_affinity::CoreId;
-use corelog_shards::limits::CORES_MAX;
 use std::{
     sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
-
-/// The cores for `threads` pinned threads; `None` per thread that is not pinned.
-fn choose_cores(threads: usize, pinned: bool) -> Result<Vec<Option<CoreId>>, RunError> {
-    bounded("threads", threads as u64, 1..=u64::from(CORES_MAX))?;
-    if !pinned {
-        return Ok(vec![None; threads]);
-    }
-    let usable = core_affinity::get_core_ids().unwrap_or_default();
-    if usable.len() < threads {
-        return Err(RunError::TooFewCores { asked: threads, usable: usable.len() });
-    }
-    Ok(usable.into_iter().take(threads).map(Some).collect())
-}
-
-fn pin(core: Option<CoreId>) -> Result<(), RunError> {
-    match core {
-        Some(core) if !core_affinity::set_for_current(core) => Err(RunError::Pin { core: core.id }),
-        _ => Ok(()),
-    }
-}
 
 /// What a worker says to the one who measures, and hears from it. Dropping an end is an answer too, so that a
 /// worker that fails or panics holds up nobody.
@@ -44,12 +24,12 @@ struct Line {
 /// ended takes the time and runs `conclude`. Only `work` is measured.
 pub(crate) fn run_together<S, T: Send>(
     threads: usize,
-    pinned: bool,
+    pinning: Pinning,
     set_up: impl Fn(usize) -> Result<S, RunError> + Sync,
     work: impl Fn(&mut S) -> Result<(), RunError> + Sync,
     conclude: impl Fn(S) -> Result<T, RunError> + Sync,
 ) -> Result<(Vec<T>, Span), RunError> {
-    let cores = choose_cores(threads, pinned)?;
+    let cores = pinning.cores(threads)?;
     let (ready, all_ready) = channel();
     let (done, all_done) = channel();
     let (set_up, work, conclude) = (&set_up, &work, &conclude);
@@ -132,7 +112,7 @@ mod tests {
             *index *= 2;
             Ok(())
         };
-        let (values, span) = run_together(3, false, Ok, double, Ok).expect("nothing fails");
+        let (values, span) = run_together(3, Pinning::Free, Ok, double, Ok).expect("nothing fails");
         assert_eq!(values, [0, 2, 4]);
         assert!(span.seconds > 0.0);
     }
@@ -140,7 +120,7 @@ mod tests {
     #[test]
     fn a_worker_that_cannot_be_set_up_stops_the_run_with_its_error() {
         let set_up = |index| if index == 1 { Err(RunError::Pin { core: 9 }) } else { Ok(index) };
-        let result = run_together(3, false, set_up, |_| Ok(()), Ok);
+        let result = run_together(3, Pinning::Free, set_up, |_| Ok(()), Ok);
         assert!(matches!(result, Err(RunError::Pin { core: 9 })));
     }
 
@@ -148,7 +128,7 @@ mod tests {
     fn a_worker_that_panics_or_fails_in_the_middle_holds_up_nobody() {
         let result = run_together(
             2,
-            false,
+            Pinning::Free,
             Ok,
             |index| {
                 assert_ne!(*index, 0, "expected by the test");
@@ -157,16 +137,7 @@ mod tests {
             Ok,
         );
         assert!(matches!(result, Err(RunError::WorkerPanicked)));
-        let result = run_together(2, false, Ok, |_| Err(RunError::Damage { position: 3 }), Ok);
+        let result = run_together(2, Pinning::Free, Ok, |_| Err(RunError::Damage { position: 3 }), Ok);
         assert!(matches!(result, Err(RunError::Damage { position: 3 })));
-    }
-
-    #[test]
-    fn more_pinned_threads_than_cores_is_an_error() {
-        let result = run_together(CORES_MAX as usize, true, Ok, |_| Ok(()), Ok);
-        let usable = core_affinity::get_core_ids().unwrap_or_default().len();
-        if usable < CORES_MAX as usize {
-            assert!(matches!(result, Err(RunError::TooFewCores { .. })));
-        }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use corelog_yardstick::{
-    BareCopy, BareDurable, BareLoop, BareRead, RingError, RunError, Space, SpaceError, SyncBy, fio,
+    BareCopy, BareDurable, BareLoop, BareRead, Pinning, RingError, RunError, Space, SpaceError, SyncBy, fio,
 };
 use std::{fs, os::unix::fs::FileExt, path::PathBuf, time::Duration};
 use tempfile::TempDir;
@@ -29,7 +29,7 @@ fn possible<T>(result: Result<T, RunError>) -> Option<T> {
 
 fn small_loop(paths: Vec<PathBuf>, record_bytes: usize, space: Space) -> BareLoop {
     let mut options = BareLoop::new(paths, record_bytes, 4 << 20, space);
-    options.pinned = false;
+    options.pinning = Pinning::Free;
     options
 }
 
@@ -37,7 +37,7 @@ fn small_loop(paths: Vec<PathBuf>, record_bytes: usize, space: Space) -> BareLoo
 fn the_copy_counts_every_record_of_every_thread() {
     for record_bytes in [1, 64, 1000, 4096] {
         let mut copy = BareCopy::new(record_bytes, 10_000, 2);
-        copy.pinned = false;
+        copy.pinning = Pinning::Free;
         let figures = copy.run().unwrap();
         assert_eq!(figures.records, 20_000);
         assert_eq!(figures.payload_bytes, 20_000 * record_bytes as u64);
@@ -86,7 +86,7 @@ fn the_loop_leaves_exactly_its_records_in_the_file() {
 fn durable_groups_sync_once_each_by_every_method() {
     let folder = folder();
     let mut options = BareDurable::new(folder.path().join("log"));
-    (options.pinned, options.file_bytes) = (false, 1 << 20);
+    (options.pinning, options.file_bytes) = (Pinning::Free, 1 << 20);
     let Some(mut prepared) = possible(options.prepare()) else { return };
     for sync_by in SyncBy::ALL {
         for waiters in [1, 16, 128] {
@@ -105,7 +105,7 @@ fn reads_check_each_record_and_find_a_changed_byte() {
     let folder = folder();
     let path = folder.path().join("log");
     let mut options = BareRead::new(path.clone());
-    (options.pinned, options.file_bytes) = (false, 4 << 20);
+    (options.pinning, options.file_bytes) = (Pinning::Free, 4 << 20);
     let Some(mut prepared) = possible(options.prepare()) else { return };
     for in_flight in [1, 8, 32] {
         let Some(figures) = possible(prepared.run(in_flight, SHORT)) else { return };
@@ -163,7 +163,7 @@ fn fio_runs_the_same_shapes_or_is_absent() {
         fio::Job::RandomRead { path, file_bytes, block_bytes: 4096, depth: 8, duration: SHORT },
     ];
     for job in jobs {
-        match fio::run(&job) {
+        match fio::run(&job, Pinning::Free) {
             Ok(Some(figures)) => assert!(figures.records > 0 && figures.seconds > 0.0, "{job:?}: {figures}"),
             Ok(None) => eprintln!("skipped: fio is not installed"),
             Err(fio::FioError::Failed { message }) => eprintln!("skipped: {message}"),
