@@ -19,6 +19,7 @@ pub mod mutant;
 pub mod open;
 pub mod park;
 pub mod reads;
+pub mod recovery;
 pub mod requests;
 pub mod ring;
 pub mod shard;

@@ -75,6 +75,9 @@ pub const IO_DEPTH_MAX: u32 = 4096;
 /// Times that one frame is written again after a short or interrupted write before its shard fails.
 pub const WRITE_RETRIES_MAX: u32 = 8;
 
+/// Bytes that recovery reads at once where frames are small.
+pub const RECOVERY_WINDOW_BYTES: u64 = 256 << 10;
+
 /// How long `open` waits for the store's lock: old writes of a killed process land within about 11 ms.
 pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
 

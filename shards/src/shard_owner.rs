@@ -104,6 +104,8 @@ pub struct ShardOwner {
     last: (SlotIndex, u64),
     /// Ordinal of the extent that `last` lies in.
     last_ordinal: ExtentOrdinal,
+    /// Of the shard's oldest extent; frames state it.
+    oldest: ExtentOrdinal,
     /// Checksum of the last submitted header.
     link: u32,
     flights: VecDeque<Flight>,
@@ -138,6 +140,7 @@ pub struct ShardStart {
 
 impl ShardOwner {
     pub(crate) fn new(context: ShardContext, local: LocalShard, ring: RingOwner, start: ShardStart) -> Self {
+        let oldest = start.extents.0;
         let shared = Arc::new(Shard::new(
             start.shard,
             Arc::clone(ring.ring()),
@@ -155,6 +158,7 @@ impl ShardOwner {
             next_base: Some(start.first_slot),
             last: (start.first_slot, 0),
             last_ordinal: start.ordinal,
+            oldest,
             link: start.link,
             flights: VecDeque::new(),
             next_extent: NextExtent::Idle,
@@ -327,6 +331,7 @@ impl ShardOwner {
             records: 0,
             records_digest: 0,
             durable: self.shared.durable.reached(),
+            oldest: self.oldest,
             unix_ns: unix_ns(),
         };
         let used = sealed.used_bytes as usize;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     geometry::Geometry,
-    ids::{FrameNumber, Generation, ShardId, SlotIndex, StoreId, Term},
+    ids::{ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, StoreId, Term},
     limits::{BUFFER_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_ALIGNMENT, SLOT_BYTES_MIN, STORE_BYTES_MAX},
 };
 
@@ -15,7 +15,7 @@ const VERSION: u16 = 1;
 const HEADER: usize = 128;
 const _: () = assert!(HEADER as u64 == FRAME_HEADER_BYTES);
 const COVERED: usize = HEADER - 4;
-const RESERVED: usize = 28;
+const RESERVED: usize = 20;
 
 /// Everything a frame says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,9 @@ pub struct FrameHeader {
     pub records_digest: u64,
     /// Frames with a lower number were durable when this frame was submitted.
     pub durable: FrameNumber,
+    /// The shard's oldest extent when this frame was submitted. An extent may be freed once a durable frame states a
+    /// higher one, so that a log without its beginning proves that it was meant to lose it.
+    pub oldest: ExtentOrdinal,
     /// When it was submitted, in nanoseconds of the Unix clock; for people only.
     pub unix_ns: u64,
 }
@@ -121,6 +124,7 @@ impl FrameHeader {
         fields.u64(self.durable.0);
         fields.u64(self.unix_ns);
         fields.u64(self.records_digest);
+        fields.u64(self.oldest.0);
         fields.put(&[0; RESERVED]);
         let checksum = crc32c(covered);
         Writer::new(rest).u32(checksum);
@@ -173,6 +177,7 @@ impl FrameHeader {
         let durable = FrameNumber(fields.u64()?);
         let unix_ns = fields.u64()?;
         let records_digest = fields.u64()?;
+        let oldest = ExtentOrdinal(fields.u64()?);
         let header = Self {
             store,
             shard,
@@ -185,6 +190,7 @@ impl FrameHeader {
             records,
             records_digest,
             durable,
+            oldest,
             unix_ns,
         };
         Some((version, header))
@@ -333,6 +339,7 @@ mod tests {
             records: 5,
             records_digest: 0x0123_4567_89ab_cdef,
             durable: FrameNumber(1230),
+            oldest: ExtentOrdinal(2),
             unix_ns: 1_700_000_000_000_000_000,
         }
     }
@@ -341,14 +348,15 @@ mod tests {
         fn any_header()(
             store: [u8; 16], shard: u16, generation: u32, term: u64, number in 0..u64::MAX, link: u32,
             base_slot in 0..1u64 << 34, units in 16..=(1u32 << 20), records: u32, records_digest: u64,
-            ago: u64, unix_ns: u64,
+            ago: u64, oldest: u64, unix_ns: u64,
         ) -> FrameHeader {
             let room = units - 16;
             FrameHeader {
                 store: StoreId(store), shard: ShardId(shard), generation: Generation(generation),
                 term: Term(term), number: FrameNumber(number), link, base_slot: SlotIndex(base_slot),
                 used_bytes: units * 8, records: if room == 0 { 0 } else { 1 + records % room }, records_digest,
-                durable: FrameNumber(number.saturating_sub(ago)), unix_ns,
+                durable: FrameNumber(number.saturating_sub(ago)),
+                oldest: ExtentOrdinal(oldest), unix_ns,
             }
         }
     }

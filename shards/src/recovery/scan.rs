@@ -1,0 +1,546 @@
+//! One shard: from its oldest extent, frame by frame, to the end of its log.
+//!
+//! First the headers are walked as far as the chain holds. Then the place behind the last one is judged, with what
+//! can be seen behind it as a witness. Then the records of those frames that nothing proves durable are checked, and
+//! the log ends before the first that is not good.
+
+use super::{
+    BodyFact, Context, Decision, Facts, FrameFault, HeaderFact, LaterFact, Loss, LossKind, Place,
+    RecoveredExtent, RecoveredShard, RecoveryError, RecoverySource, ShardExtents, TailKind, TailReport,
+    WitnessFact, check_body, decide, survey::fits, window::Window,
+};
+use crate::{
+    format::{
+        extent_header::ExtentHeader,
+        frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
+        superblock::ShardEntry,
+    },
+    geometry::Geometry,
+    ids::{ExtentOrdinal, FrameNumber, ShardId, SlotIndex, Term},
+};
+
+/// Frames of at least this many slots are read by their headers alone.
+const JUMP_SLOTS: u64 = 16;
+
+/// Of two places that could hold the next frame and do not: the one that looks more like damage.
+fn worse(one: Stop, other: Stop) -> Stop {
+    let weight = |stop: &Stop| match stop.header {
+        HeaderFact::Expected => 0,
+        HeaderFact::Absent => 1,
+        HeaderFact::Stale => 2,
+        HeaderFact::WrongLink => 3,
+        HeaderFact::Misplaced => 4,
+        HeaderFact::Corrupt => 5,
+    };
+    if weight(&other) > weight(&one) { other } else { one }
+}
+
+const fn fact_of(mismatch: Mismatch) -> HeaderFact {
+    match mismatch {
+        Mismatch::Foreign { .. } | Mismatch::Stale { .. } | Mismatch::Number { .. } => HeaderFact::Stale,
+        Mismatch::Misdirected { .. } | Mismatch::OtherShard { .. } => HeaderFact::Misplaced,
+        Mismatch::Link { .. } => HeaderFact::WrongLink,
+    }
+}
+
+/// A slot in one of the shard's extents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    /// Place of the extent in the shard's list.
+    extent: usize,
+    slot: SlotIndex,
+}
+
+/// What is known of the next frame.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    number: FrameNumber,
+    /// `None` for the oldest frame of a log whose beginning was freed: whatever it is, it begins the log.
+    link: Option<u32>,
+    /// Behind the last frame; `None` before the first.
+    position: Option<Position>,
+}
+
+/// A frame of the chain whose records have to be checked.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    position: Position,
+    number: FrameNumber,
+    link: u32,
+    used_bytes: u32,
+    records: u32,
+}
+
+/// Why the chain of headers ends.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    header: HeaderFact,
+    fault: FrameFault,
+    position: Option<Position>,
+}
+
+/// Frames behind the end of the chain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    count: u64,
+    highest: Option<FrameNumber>,
+    /// Frames below this number were durable, by what was seen here.
+    durable: FrameNumber,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    frames: u64,
+    records: u64,
+    bytes: u64,
+    checked: u64,
+}
+
+struct Scan<'a, S: ?Sized> {
+    context: &'a Context<'a, S>,
+    geometry: Geometry,
+    shard: ShardId,
+    entry: ShardEntry,
+    extents: &'a ShardExtents,
+    window: Window<'a, S>,
+    next: Next,
+    first: Option<FrameNumber>,
+    last_term: Term,
+    last_slots: u64,
+    /// The highest `oldest` that a frame of the chain states.
+    oldest: ExtentOrdinal,
+    durable: FrameNumber,
+    totals: Totals,
+    pending: Vec<Pending>,
+    losses: Vec<Loss>,
+}
+
+/// Recovers one shard.
+pub(super) fn recover_shard<S: RecoverySource + ?Sized>(
+    context: &Context<'_, S>,
+    shard: ShardId,
+    extents: &ShardExtents,
+) -> Result<RecoveredShard, RecoveryError> {
+    let mut scan = Scan::new(context, shard, extents)?;
+    let stop = scan.walk()?;
+    scan.check_beginning()?;
+    let tail = scan.judge_tail(stop)?;
+    let tail = scan.check_bodies(tail)?;
+    Ok(scan.finish(tail))
+}
+
+impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
+    fn new(
+        context: &'a Context<'a, S>,
+        shard: ShardId,
+        extents: &'a ShardExtents,
+    ) -> Result<Self, RecoveryError> {
+        let entry = context.superblock.shards.get(usize::from(shard.0)).copied().unwrap_or_default();
+        let geometry = context.superblock.geometry;
+        let next = match extents.chain.first() {
+            Some(oldest) if oldest.ordinal.0 > 0 => {
+                Next { number: oldest.frame_floor, link: None, position: None }
+            }
+            _ => Next { number: FrameNumber(0), link: Some(0), position: None },
+        };
+        Ok(Self {
+            context,
+            geometry,
+            shard,
+            entry,
+            extents,
+            window: Window::new(context.source, geometry)?,
+            next,
+            first: None,
+            last_term: Term(0),
+            last_slots: 1,
+            oldest: ExtentOrdinal(0),
+            durable: entry.durable.max(extents.durable_seen),
+            totals: Totals::default(),
+            pending: Vec::new(),
+            losses: Vec::new(),
+        })
+    }
+
+    /// Follows the headers to the first place that is not the next frame's.
+    fn walk(&mut self) -> Result<Stop, RecoveryError> {
+        loop {
+            let mut stop: Option<Stop> = None;
+            let mut found = None;
+            for position in self.candidates().into_iter().flatten() {
+                match self.look(position)? {
+                    Ok(checked) => {
+                        found = Some((position, checked));
+                        break;
+                    }
+                    Err(other) => stop = Some(stop.map_or(other, |first| worse(first, other))),
+                }
+            }
+            match found {
+                Some((position, checked)) => self.accept(position, &checked),
+                None => return Ok(stop.unwrap_or_else(|| self.stop_without_place())),
+            }
+        }
+    }
+
+    fn stop_without_place(&self) -> Stop {
+        let position = self.next.position;
+        Stop { header: HeaderFact::Absent, fault: FrameFault::NoExtent, position }
+    }
+
+    /// The next frame is right behind the last one, or at the start of the next extent if it did not fit.
+    fn candidates(&self) -> [Option<Position>; 2] {
+        let start_of = |extent: usize| {
+            let header = self.extents.chain.get(extent)?;
+            Some(Position { extent, slot: self.geometry.first_frame_slot(header.extent) })
+        };
+        match self.next.position {
+            None => [start_of(0), None],
+            Some(behind) if self.is_inside(behind) => [Some(behind), start_of(behind.extent + 1)],
+            Some(behind) => [start_of(behind.extent + 1), None],
+        }
+    }
+
+    fn is_inside(&self, position: Position) -> bool {
+        let extent = self.extents.chain.get(position.extent);
+        extent.is_some_and(|header| self.geometry.extent_of(position.slot) == header.extent)
+    }
+
+    fn look(&mut self, position: Position) -> Result<Result<CheckedHeader, Stop>, RecoveryError> {
+        let want = if self.last_slots >= JUMP_SLOTS { 1 } else { self.window.capacity_slots() };
+        let stop = |header, fault| Err(Stop { header, fault, position: Some(position) });
+        let bytes = match self.window.at(position.slot, 1, want) {
+            Ok(bytes) => bytes,
+            Err(RecoveryError::Unreadable { slot, .. }) if self.context.options.salvage => {
+                let place = self.place(self.next.number, slot);
+                self.losses.push(Loss { place, kind: LossKind::Unreadable });
+                return Ok(stop(HeaderFact::Corrupt, FrameFault::Header(FrameError::Truncated { found: 0 })));
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(match FrameHeader::decode(bytes) {
+            Ok(checked) => match self.classify(position, &checked.header) {
+                Ok(()) => Ok(checked),
+                Err((header, fault)) => stop(header, fault),
+            },
+            Err(error @ (FrameError::Absent | FrameError::NotAFrame)) => {
+                stop(HeaderFact::Absent, FrameFault::Header(error))
+            }
+            Err(FrameError::NewerVersion { found }) => {
+                return Err(RecoveryError::NewerVersion { slot: position.slot, found });
+            }
+            Err(error) => stop(HeaderFact::Corrupt, FrameFault::Header(error)),
+        })
+    }
+
+    fn classify(&self, position: Position, header: &FrameHeader) -> Result<(), (HeaderFact, FrameFault)> {
+        let Some(extent) = self.extents.chain.get(position.extent) else {
+            return Err((HeaderFact::Absent, FrameFault::NoExtent));
+        };
+        let number = if self.next.link.is_none() { header.number } else { self.next.number };
+        let link = self.next.link.unwrap_or(header.link);
+        let expectation = self.expectation(extent, position.slot, number, link);
+        // The place first, then the term: a wrong link in a frame of an older term is just its past.
+        expectation
+            .check_place(header)
+            .map_err(|mismatch| (fact_of(mismatch), FrameFault::Other(mismatch)))?;
+        if !self.term_fits(header) || header.term < self.last_term {
+            return Err((HeaderFact::Stale, FrameFault::OlderTerm));
+        }
+        expectation.check(header).map_err(|mismatch| (fact_of(mismatch), FrameFault::Other(mismatch)))?;
+        if self.next.link.is_none() && header.number < extent.frame_floor {
+            let mismatch = Mismatch::Number { found: header.number };
+            return Err((HeaderFact::Stale, FrameFault::Other(mismatch)));
+        }
+        if !fits(&self.geometry, header) {
+            return Err((HeaderFact::Corrupt, FrameFault::Overlong));
+        }
+        Ok(())
+    }
+
+    fn expectation(
+        &self,
+        extent: &ExtentHeader,
+        base_slot: SlotIndex,
+        number: FrameNumber,
+        link: u32,
+    ) -> FrameExpectation {
+        let (store, shard) = (self.context.superblock.store, self.shard);
+        FrameExpectation { store, shard, generation: extent.generation, number, link, base_slot }
+    }
+
+    /// Frames behind the tail that the superblock states are of its term or a later one: what an earlier open had
+    /// left there was cut off when that superblock was written, even if the device brings it back.
+    fn term_fits(&self, header: &FrameHeader) -> bool {
+        header.number < self.entry.durable || header.term >= self.context.superblock.term
+    }
+
+    fn accept(&mut self, position: Position, checked: &CheckedHeader) {
+        let header = &checked.header;
+        self.first.get_or_insert(header.number);
+        self.totals.frames += 1;
+        self.totals.records += u64::from(header.records);
+        self.totals.bytes += u64::from(header.used_bytes);
+        self.durable = self.durable.max(header.durable);
+        if header.number >= self.durable || self.context.options.verify_bodies {
+            let FrameHeader { number, link, used_bytes, records, .. } = *header;
+            self.pending.push(Pending { position, number, link, used_bytes, records });
+        }
+        self.oldest = self.oldest.max(header.oldest);
+        self.last_term = header.term;
+        self.last_slots = header.slots(&self.geometry);
+        let behind = Position { slot: header.end_slot(&self.geometry), ..position };
+        self.next = Next { number: header.number.next(), link: Some(checked.link), position: Some(behind) };
+    }
+
+    /// A log that does not begin with its first extent has to say itself that what was before is freed.
+    fn check_beginning(&mut self) -> Result<(), RecoveryError> {
+        let (Some(oldest), Some(first)) = (self.extents.chain.first(), self.first) else { return Ok(()) };
+        if oldest.ordinal <= self.oldest {
+            return Ok(());
+        }
+        let before = FrameNumber(first.0.saturating_sub(1));
+        let place = self.place(before, self.geometry.first_frame_slot(oldest.extent));
+        self.fail(Decision::FailLostWrite, place, FrameFault::NoExtent)
+    }
+
+    fn judge_tail(&mut self, stop: Stop) -> Result<TailReport, RecoveryError> {
+        let number = self.next.number;
+        let ends_clean = self.ends_where_closed();
+        let seen = if ends_clean { Seen::default() } else { self.look_behind()? };
+        self.durable = self.durable.max(seen.durable);
+        // A log whose beginning was freed holds the durable frame that allowed it.
+        let by_superblock = self.entry.durable > number || self.next.link.is_none();
+        let witness = if by_superblock { WitnessFact::ProvenDurable } else { WitnessFact::Unproven };
+        let later = match (self.durable > number, seen.count > 0) {
+            (true, _) => LaterFact::SeenProving,
+            (false, true) => LaterFact::SeenUnproven,
+            (false, false) => LaterFact::NoneSeen,
+        };
+        let decision = decide(Facts { header: stop.header, body: BodyFact::Unchecked, witness, later });
+        let place = stop.position.map(|position| self.place(number, position.slot));
+        let mut tail = TailReport {
+            kind: TailKind::EndOfLog,
+            place,
+            cut_frames: seen.count,
+            cut_bytes: 0,
+            highest_seen: seen.highest,
+        };
+        let (error, lost) = match decision {
+            Decision::CutTornTail => (None, TailKind::TornTail),
+            Decision::CutUncertainTail => (None, TailKind::TailUncertain),
+            Decision::FailCorrupt | Decision::FailLostWrite | Decision::FailMisdirected => {
+                (Some(decision), TailKind::Salvaged)
+            }
+            _ => (None, if ends_clean { TailKind::Clean } else { TailKind::EndOfLog }),
+        };
+        tail.kind = lost;
+        if let Some(decision) = error {
+            self.fail(decision, place.unwrap_or_else(|| self.place(number, SlotIndex(0))), stop.fault)?;
+        }
+        Ok(tail)
+    }
+
+    /// An error, or with salvage an entry in the list of losses.
+    fn fail(&mut self, decision: Decision, place: Place, fault: FrameFault) -> Result<(), RecoveryError> {
+        let durable = self.durable;
+        let (kind, error) = match decision {
+            Decision::FailLostWrite => {
+                (LossKind::LostWrite, RecoveryError::LostWrite { place, fault, durable })
+            }
+            Decision::FailMisdirected => {
+                (LossKind::Misdirected, RecoveryError::Misdirected { place, fault, durable })
+            }
+            _ if fault == FrameFault::Body => {
+                (LossKind::BodyCorrupt, RecoveryError::Corrupt { place, fault, durable })
+            }
+            _ => (LossKind::HeaderCorrupt, RecoveryError::Corrupt { place, fault, durable }),
+        };
+        if !self.context.options.salvage {
+            return Err(error);
+        }
+        self.losses.push(Loss { place, kind });
+        Ok(())
+    }
+
+    /// True if the store was closed, and this is where it was closed.
+    fn ends_where_closed(&self) -> bool {
+        let next_slot = self.next.position.filter(|position| self.is_inside(*position)).map(|at| at.slot);
+        self.context.superblock.clean
+            && self.entry.durable == self.next.number
+            && self.entry.tail_slot == next_slot
+            && self.next.link == Some(self.entry.tail_link)
+    }
+
+    /// Looks for frames of this shard behind the end of the chain, in what is left of its extent and in every later
+    /// one, until as many bytes as a ring reaches hold none.
+    fn look_behind(&mut self) -> Result<Seen, RecoveryError> {
+        let extents = self.extents;
+        let mut seen = Seen { durable: extents.durable_seen, ..Seen::default() };
+        let (first, from) = match self.next.position {
+            Some(at) if self.is_inside(at) => (at.extent, Some(at.slot)),
+            Some(at) => (at.extent + 1, None),
+            None => (0, None),
+        };
+        let later =
+            extents.chain.iter().chain(&extents.beyond).chain(&extents.headless).enumerate().skip(first);
+        for (index, extent) in later {
+            let start = from.filter(|_| index == first);
+            let start = start.unwrap_or_else(|| self.geometry.first_frame_slot(extent.extent));
+            self.look_through(extent, start, &mut seen)?;
+        }
+        if let Some(highest) = extents.highest_seen.filter(|highest| *highest >= self.next.number) {
+            // It may lie in an extent that cannot be read any further.
+            seen.highest = seen.highest.max(Some(highest));
+            seen.count = seen.count.max(1);
+        }
+        Ok(seen)
+    }
+
+    fn look_through(
+        &mut self,
+        extent: &ExtentHeader,
+        start: SlotIndex,
+        seen: &mut Seen,
+    ) -> Result<(), RecoveryError> {
+        let reach = self.geometry.slots_for(self.context.superblock.reach_bytes).max(1);
+        let end = start.0 + self.geometry.slots_left(start);
+        let (mut slot, mut empty) = (start, 0);
+        while slot.0 < end && empty < reach {
+            match self.later_frame(extent, slot, reach - empty)? {
+                Some(header) => {
+                    seen.durable = seen.durable.max(header.durable);
+                    if header.number >= self.next.number && header.term >= self.last_term {
+                        seen.highest = seen.highest.max(Some(header.number));
+                        seen.count += 1;
+                    }
+                    (slot, empty) = (header.end_slot(&self.geometry), 0);
+                }
+                None => (slot, empty) = (slot.offset_by(1), empty + 1),
+            }
+        }
+        Ok(())
+    }
+
+    /// A sound frame of this shard and of the present, of whatever number, at this place.
+    fn later_frame(
+        &mut self,
+        extent: &ExtentHeader,
+        slot: SlotIndex,
+        want: u64,
+    ) -> Result<Option<FrameHeader>, RecoveryError> {
+        let bytes = match self.window.at(slot, 1, want) {
+            Ok(bytes) => bytes,
+            Err(RecoveryError::Unreadable { .. }) if self.context.options.salvage => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Ok(CheckedHeader { header, .. }) = FrameHeader::decode(bytes) else { return Ok(None) };
+        let expectation = self.expectation(extent, slot, header.number, header.link);
+        let counts = expectation.check_place(&header).is_ok() && self.term_fits(&header);
+        Ok(Some(header).filter(|header| counts && fits(&self.geometry, header)))
+    }
+
+    /// Checks the records of the frames that nothing proves durable (or of all), and ends the log before the first
+    /// that are not good.
+    fn check_bodies(&mut self, tail: TailReport) -> Result<TailReport, RecoveryError> {
+        let pending = std::mem::take(&mut self.pending);
+        for (index, frame) in pending.iter().enumerate() {
+            let is_proven = frame.number < self.durable;
+            if is_proven && !self.context.options.verify_bodies {
+                continue;
+            }
+            let Some(body) = self.check_frame(frame)? else { continue };
+            // Everything behind an unproven frame is unproven too, and so pending.
+            let rest = pending.get(index..).unwrap_or_default();
+            let later = if frame.number.next() < self.next.number || tail.cut_frames > 0 {
+                LaterFact::SeenUnproven
+            } else {
+                LaterFact::NoneSeen
+            };
+            let witness = if is_proven { WitnessFact::ProvenDurable } else { WitnessFact::Unproven };
+            let place = self.place(frame.number, frame.position.slot);
+            match decide(Facts { header: HeaderFact::Expected, body, witness, later }) {
+                Decision::CutTornTail => return Ok(self.cut(rest, tail, TailKind::TornTail)),
+                Decision::CutUncertainTail => return Ok(self.cut(rest, tail, TailKind::TailUncertain)),
+                decision @ Decision::FailCorrupt => self.fail(decision, place, FrameFault::Body)?,
+                _ => self.totals.checked += 1,
+            }
+        }
+        Ok(tail)
+    }
+
+    /// Reads a whole frame again, now with its records. `None`: it cannot be read, which salvage lists as a loss.
+    fn check_frame(&mut self, frame: &Pending) -> Result<Option<BodyFact>, RecoveryError> {
+        let (slot, geometry, seed) = (frame.position.slot, self.geometry, self.context.seed);
+        match self.read_frame(slot).map(|(header, bytes)| check_body(&header, bytes, &geometry, seed)) {
+            Ok(body) => Ok(Some(body)),
+            Err(RecoveryError::Unreadable { .. }) if self.context.options.salvage => {
+                let place = self.place(frame.number, slot);
+                self.losses.push(Loss { place, kind: LossKind::Unreadable });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_frame(&mut self, slot: SlotIndex) -> Result<(FrameHeader, &[u8]), RecoveryError> {
+        let want = self.window.capacity_slots();
+        let changed = RecoveryError::Unreadable { slot, source: super::SourceError::NoSuchSlot { slot } };
+        let header = FrameHeader::decode(self.window.at(slot, 1, want)?).map_err(|_| changed)?.header;
+        let slots = header.slots(&self.geometry);
+        let bytes = self.window.at(slot, slots, want)?;
+        Ok((header, bytes))
+    }
+
+    /// Ends the log before the first of `dropped`, which is the rest of the chain.
+    fn cut(&mut self, dropped: &[Pending], tail: TailReport, kind: TailKind) -> TailReport {
+        let Some(first) = dropped.first() else { return tail };
+        let highest = dropped.last().map(|last| last.number);
+        let sum = |of: fn(&Pending) -> u32| dropped.iter().map(|frame| u64::from(of(frame))).sum::<u64>();
+        let cut_bytes = sum(|frame| frame.used_bytes);
+        self.totals.frames -= dropped.len() as u64;
+        self.totals.records -= sum(|frame| frame.records);
+        self.totals.bytes -= cut_bytes;
+        self.first = self.first.filter(|oldest| *oldest < first.number);
+        self.next = Next { number: first.number, link: Some(first.link), position: Some(first.position) };
+        TailReport {
+            kind,
+            place: Some(self.place(first.number, first.position.slot)),
+            cut_frames: tail.cut_frames + dropped.len() as u64,
+            cut_bytes,
+            highest_seen: tail.highest_seen.max(highest),
+        }
+    }
+
+    fn finish(self, tail: TailReport) -> RecoveredShard {
+        let next_slot = self.next.position.filter(|position| self.is_inside(*position)).map(|at| at.slot);
+        let recovered = |header: &ExtentHeader| RecoveredExtent {
+            index: header.extent,
+            generation: header.generation,
+            ordinal: header.ordinal,
+        };
+        RecoveredShard {
+            shard: self.shard,
+            state: self.entry.state,
+            extents: self.extents.chain.iter().map(recovered).collect(),
+            used_extents: self.next.position.map_or(0, |position| position.extent + 1),
+            orphans: self.extents.beyond.iter().map(recovered).collect(),
+            first_frame: self.first.unwrap_or(self.next.number),
+            next_frame: self.next.number,
+            next_slot,
+            link: self.next.link.unwrap_or(0),
+            frames: self.totals.frames,
+            records: self.totals.records,
+            bytes: self.totals.bytes,
+            frames_checked: self.totals.checked,
+            durable_witness: self.durable,
+            highest_term: self.last_term,
+            tail,
+            losses: self.losses,
+        }
+    }
+
+    fn place(&self, frame: FrameNumber, slot: SlotIndex) -> Place {
+        Place { shard: self.shard, frame, slot, on_device: self.context.superblock.locate(slot) }
+    }
+}
