@@ -7,7 +7,7 @@ use corelog_shards::limits::CORES_MAX;
 /// Where the threads of a run are.
 ///
 /// It matters for a single waiting thread more than one would think: on the core that takes the device's
-/// interrupt a completion needs no wake-up across cores, which is a quarter of a random read here.
+/// interrupt a completion needs no wake-up across cores, and that shows in the latency of a single read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Pinning {
     /// Where the kernel puts them.
