@@ -5,7 +5,7 @@
 //! asked, or fail; what that means is decided above. Time comes through the same seam.
 //!
 //! Backends: [`uring`] (the product), [`threads`] (hosts that forbid io_uring), [`null`] and [`ram`] (tests and
-//! benches). [`file`] opens what the first two work on.
+//! benches). [`mod@file`] opens what the first two work on.
 
 use crate::{
     ids::DeviceIndex,

@@ -115,14 +115,16 @@ impl Device for NullDevice {
         self.poll(completions)?;
         // What is in flight completes by polling alone, so there is nothing to sleep for then.
         let idle = completions.len() == before && self.waiting.is_empty();
-        if idle && !self.signal.take_ring() {
+        let mut rung = self.signal.take_ring();
+        if idle && !rung {
             self.counters.enters += 1;
             self.signal
                 .wait(timeout)
                 .map_err(|errno| DeviceBroken { during: "waiting for the bell", errno })?;
             self.signal.lower();
+            rung = self.signal.take_ring();
         }
-        self.counters.wakes += u64::from(self.signal.take_ring());
+        self.counters.wakes += u64::from(rung);
         Ok(())
     }
 

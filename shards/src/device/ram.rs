@@ -311,15 +311,17 @@ impl Device for MemoryDevice {
         let before = completions.len();
         self.poll(completions)?;
         let control = Arc::clone(&self.control);
-        if completions.len() == before && !control.signal.take_ring() {
+        let mut rung = control.signal.take_ring();
+        if completions.len() == before && !rung {
             self.counters.enters += 1;
             control
                 .signal
                 .wait(timeout)
                 .map_err(|errno| DeviceBroken { during: "waiting for the test", errno })?;
             self.poll(completions)?;
+            rung = control.signal.take_ring();
         }
-        self.counters.wakes += u64::from(control.signal.take_ring());
+        self.counters.wakes += u64::from(rung);
         Ok(())
     }
 

@@ -160,14 +160,16 @@ impl Device for ThreadsDevice {
     ) -> Result<(), DeviceBroken> {
         let before = completions.len();
         self.poll(completions)?;
-        if completions.len() == before && !self.signal.take_ring() {
+        let mut rung = self.signal.take_ring();
+        if completions.len() == before && !rung {
             self.counters.enters += 1;
             self.signal
                 .wait(timeout)
                 .map_err(|errno| DeviceBroken { during: "waiting for the I/O threads", errno })?;
             self.poll(completions)?;
+            rung = self.signal.take_ring();
         }
-        self.counters.wakes += u64::from(self.signal.take_ring());
+        self.counters.wakes += u64::from(rung);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The io_uring backend: one ring per core, entered only when there is something to pass on or to fetch.
 //!
 //! The ring is made disabled and belongs to the thread that first polls it. Every operation is owned by
-//! [`in_flight::InFlight`] from its submission until its completion was taken; where a ring cannot be drained, what
+//! `InFlight` from its submission until its completion was taken; where a ring cannot be drained, what
 //! it holds is leaked, for the kernel may still write to it. The bell is an eventfd that the ring itself polls, so
 //! that one call waits for completions and for the bell.
 //!
@@ -424,6 +424,9 @@ impl Drop for UringDevice {
     fn drop(&mut self) {
         if !self.drain() {
             self.in_flight.leak();
+        } else if self.fixed_files {
+            // The kernel closes a ring some time later; the locks on the files must not last until then.
+            let _closed_later_otherwise = self.ring.submitter().unregister_files();
         }
     }
 }
