@@ -350,4 +350,23 @@ mod tests {
         half[2048] ^= 1;
         assert_eq!(read(&half, STORE, EXTENT), ExtentHeaderError::NotAnExtentHeader);
     }
+
+    /// docs/FORMAT.md states the layout; what is stored depends on it for ever.
+    #[test]
+    fn the_layout_never_changes() {
+        let mut bytes = [0; HEADER];
+        example().encode(&mut bytes);
+        let field = |at: usize, size: usize| {
+            let mut value = [0; 8];
+            value[..size].copy_from_slice(&bytes[at..at + size]);
+            u64::from_le_bytes(value)
+        };
+        assert_eq!(&bytes[..8], b"coreLOGe");
+        assert_eq!((field(8, 2), field(10, 2), field(12, 2), field(14, 1), field(15, 1)), (1, 0, 7, 1, 0));
+        assert_eq!(&bytes[16..32], &STORE.0);
+        assert_eq!((field(32, 4), field(36, 4), field(40, 8)), (3, 42, 99));
+        assert_eq!((field(48, 8), field(56, 8)), (11, 1234));
+        assert_eq!(bytes[64..124], [0; 60]);
+        assert_eq!(field(124, 4), u64::from(crc32c(&bytes[..124])));
+    }
 }

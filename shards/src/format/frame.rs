@@ -439,4 +439,26 @@ mod tests {
             assert_eq!(expected.check(&other), Err(mismatch));
         }
     }
+
+    /// docs/FORMAT.md states the layout; what is stored depends on it for ever.
+    #[test]
+    fn the_layout_never_changes() {
+        let mut bytes = [0; HEADER];
+        example().encode(&mut bytes);
+        let field = |at: usize, size: usize| {
+            let mut value = [0; 8];
+            value[..size].copy_from_slice(&bytes[at..at + size]);
+            u64::from_le_bytes(value)
+        };
+        let header = example();
+        assert_eq!(&bytes[..8], b"coreLOGf");
+        assert_eq!((field(8, 2), field(10, 2), field(12, 2), field(14, 2)), (1, 0, 7, 0));
+        assert_eq!(&bytes[16..32], &header.store.0);
+        assert_eq!((field(32, 4), field(36, 4), field(40, 8), field(48, 8)), (3, 5, 11, 1234));
+        assert_eq!((field(56, 8), field(64, 4), field(68, 4)), (77, 4104, 0xdead_beef));
+        assert_eq!((field(72, 8), field(80, 8)), (1230, header.unix_ns));
+        assert_eq!((field(88, 8), field(96, 8)), (header.records_digest, 2));
+        assert_eq!(bytes[104..124], [0; 20]);
+        assert_eq!(field(124, 4), u64::from(crc32c(&bytes[..124])));
+    }
 }

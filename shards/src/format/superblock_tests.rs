@@ -211,3 +211,34 @@ fn copies_of_two_stores_or_two_truths_are_refused() {
     let for_another_device = Superblock { device: DeviceIndex(0), ..one.clone() };
     assert!(choose(&[Ok(one), Ok(for_another_device)]).is_ok());
 }
+
+/// docs/FORMAT.md states the layout; what is stored depends on it for ever.
+#[test]
+fn the_layout_never_changes() {
+    let superblock = example(5);
+    let bytes = encoded(&superblock);
+    let field = |at: usize, size: usize| {
+        let mut value = [0; 8];
+        value[..size].copy_from_slice(&bytes[at..at + size]);
+        u64::from_le_bytes(value)
+    };
+    let total = 128 + 24 * (2 + 3 + 5) + 8;
+    assert_eq!(&bytes[..8], b"coreLOGs");
+    assert_eq!((field(8, 2), field(10, 2), field(12, 4)), (1, 1, total as u64));
+    assert_eq!(&bytes[16..32], &superblock.store.0);
+    assert_eq!((field(32, 8), field(40, 8), field(48, 8), field(56, 8), field(64, 8)), (8, 5, 1 << 40, 0, 0));
+    assert_eq!((field(72, 1), field(73, 1), field(74, 1)), (12, 20, 1));
+    assert_eq!((field(76, 4), field(80, 4), field(84, 4)), (2, 3, 5));
+    assert_eq!((field(88, 8), field(96, 8), field(104, 8)), (superblock.reach_bytes, 1, 2));
+    assert_eq!((&bytes[152..168], field(168, 8)), (&[2_u8; 16][..], 51 << 20));
+    let third_region = 128 + 2 * 24 + 2 * 24;
+    assert_eq!(
+        (field(third_region, 2), field(third_region + 4, 4), field(third_region + 8, 4)),
+        (0, 110, 40)
+    );
+    assert_eq!(field(third_region + 16, 8), (1 << 20) + (60 << 20));
+    let last_shard = total - 8 - 24;
+    assert_eq!((field(last_shard, 1), field(last_shard + 4, 4)), (2, 4));
+    assert_eq!((field(last_shard + 8, 8), field(last_shard + 16, 8)), (40, 7));
+    assert_eq!(field(total - 4, 4), u64::from(crc32c(&bytes[..total - 4])));
+}

@@ -129,7 +129,7 @@ pub struct RecoveredShard {
     pub frames_checked: u64,
     /// Frames below this number were known to be durable from what is stored.
     pub durable_witness: FrameNumber,
-    /// The highest term of a frame.
+    /// The highest term of a frame that was seen, part of the log or not.
     pub highest_term: Term,
     /// How the log ends.
     pub tail: TailReport,

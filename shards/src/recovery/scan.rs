@@ -106,6 +106,8 @@ struct Scan<'a, S: ?Sized> {
     next: Next,
     first: Option<FrameNumber>,
     last_term: Term,
+    /// Of any sound frame of the store that was seen, part of the log or not.
+    highest_term: Term,
     last_slots: u64,
     /// The highest `oldest` that a frame of the chain states.
     oldest: ExtentOrdinal,
@@ -153,6 +155,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             next,
             first: None,
             last_term: Term(0),
+            highest_term: Term(0),
             last_slots: 1,
             oldest: ExtentOrdinal(0),
             durable: entry.durable.max(extents.durable_seen),
@@ -219,10 +222,13 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             Err(error) => return Err(error),
         };
         Ok(match FrameHeader::decode(bytes) {
-            Ok(checked) => match self.classify(position, &checked.header) {
-                Ok(()) => Ok(checked),
-                Err((header, fault)) => stop(header, fault),
-            },
+            Ok(checked) => {
+                self.note_term(&checked.header);
+                match self.classify(position, &checked.header) {
+                    Ok(()) => Ok(checked),
+                    Err((header, fault)) => stop(header, fault),
+                }
+            }
             Err(error @ (FrameError::Absent | FrameError::NotAFrame)) => {
                 stop(HeaderFact::Absent, FrameFault::Header(error))
             }
@@ -231,6 +237,12 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             }
             Err(error) => stop(HeaderFact::Corrupt, FrameFault::Header(error)),
         })
+    }
+
+    fn note_term(&mut self, header: &FrameHeader) {
+        if header.store == self.context.superblock.store {
+            self.highest_term = self.highest_term.max(header.term);
+        }
     }
 
     fn classify(&self, position: Position, header: &FrameHeader) -> Result<(), (HeaderFact, FrameFault)> {
@@ -435,6 +447,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             Err(error) => return Err(error),
         };
         let Ok(CheckedHeader { header, .. }) = FrameHeader::decode(bytes) else { return Ok(None) };
+        self.note_term(&header);
         let expectation = self.expectation(extent, slot, header.number, header.link);
         let counts = expectation.check_place(&header).is_ok() && self.term_fits(&header);
         Ok(Some(header).filter(|header| counts && fits(&self.geometry, header)))
@@ -534,7 +547,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             bytes: self.totals.bytes,
             frames_checked: self.totals.checked,
             durable_witness: self.durable,
-            highest_term: self.last_term,
+            highest_term: self.highest_term,
             tail,
             losses: self.losses,
         }

@@ -30,7 +30,7 @@ fn recover_all_ways(image: &Image) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn bytes_changed_anywhere(

@@ -164,7 +164,7 @@ fn any_subset_of_sectors_in_flight_leaves_a_prefix_with_all_that_was_durable() {
         random ^= random << 17;
         random
     };
-    for round in 0..400 {
+    for round in 0..200 {
         let mut image = Image::new(1);
         let mut issued = Vec::new();
         for _open in 0..3 {
