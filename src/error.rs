@@ -136,7 +136,9 @@ pub enum GeometryProblem {
     #[error("it is the same device of the store as another that was given")]
     Duplicate,
     /// The slot is smaller than the device can address.
-    #[error("the device writes blocks of {alignment} bytes; a store with slots of {slot_bytes} cannot live on it")]
+    #[error(
+        "the device writes blocks of {alignment} bytes; a store with slots of {slot_bytes} cannot live on it"
+    )]
     Alignment {
         /// Block of the device.
         alignment: u64,
@@ -164,7 +166,9 @@ pub enum AppendError {
         shard: ShardId,
     },
     /// No extent is free.
-    #[error("the store is full ({shard:?} found no free extent); what is in it can be read; make space, or a larger store")]
+    #[error(
+        "the store is full ({shard:?} found no free extent); what is in it can be read; make space, or a larger store"
+    )]
     StoreFull {
         /// The shard.
         shard: ShardId,
@@ -198,7 +202,9 @@ pub enum AppendError {
         waited: Duration,
     },
     /// Waiting on a thread that drives a core would stop that core.
-    #[error("this thread drives a core of the store, so it cannot wait for {shard:?}; use `try_append`, and turn the core")]
+    #[error(
+        "this thread drives a core of the store, so it cannot wait for {shard:?}; use `try_append`, and turn the core"
+    )]
     OnCoreThread {
         /// The shard.
         shard: ShardId,

@@ -1,2 +1,30 @@
 //! corelog: an embeddable, thread-per-core, log-structured storage engine for Linux.
+//!
+//! A store has one *shard* per core. Each shard is an append stream with its own ring of flush buffers, its own
+//! io_uring and its own extents of the device. An append copies a record into a ring and returns with its address; a
+//! ticket tells when it is written, and when it is durable.
 #![forbid(unsafe_code)]
+
+mod error;
+mod options;
+mod read;
+mod router;
+mod store;
+mod ticket;
+
+pub use corelog_shards::{
+    address::{Address, ParseAddressError},
+    core::Turn,
+    failure::ShardFailure,
+    ids::{CoreId, FrameNumber, ShardId, SlotIndex, StoreId, Term},
+    limits,
+    reads::ReadError,
+    recovery::{RecoveredShard, RecoveryError, RecoveryReport, TailKind},
+    watermark::{Durability, Watermarks},
+};
+pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, WaitError};
+pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
+pub use read::Reading;
+pub use router::Route;
+pub use store::{Core, CoreGrants, Filling, Formatted, Opening, Room, Seat, Store, format};
+pub use ticket::{Reached, Ticket, TicketId};

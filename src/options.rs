@@ -52,7 +52,9 @@ pub enum OptionError {
     #[error(transparent)]
     Geometry(#[from] GeometryError),
     /// The buffer is larger than what an extent leaves for frames.
-    #[error("buffer-bytes is {buffer_bytes}; an extent of {extent_bytes} bytes has room for a frame of {room}")]
+    #[error(
+        "buffer-bytes is {buffer_bytes}; an extent of {extent_bytes} bytes has room for a frame of {room}"
+    )]
     BufferBeyondExtent {
         /// The buffer.
         buffer_bytes: u64,
@@ -62,7 +64,9 @@ pub enum OptionError {
         room: u64,
     },
     /// The store is too small for its shards.
-    #[error("a store of {extents} extents is too small for {shards} shards: each needs {EXTENTS_PER_SHARD_MIN}; make it larger, or its extents smaller")]
+    #[error(
+        "a store of {extents} extents is too small for {shards} shards: each needs {EXTENTS_PER_SHARD_MIN}; make it larger, or its extents smaller"
+    )]
     TooFewExtents {
         /// Extents that fit.
         extents: u64,
@@ -348,14 +352,23 @@ impl Options {
         in_range("buffer-bytes", self.buffer_bytes, BUFFER_BYTES_MIN, BUFFER_BYTES_MAX)?;
         let slot_bytes = geometry.slot_bytes();
         if !self.buffer_bytes.is_multiple_of(slot_bytes) {
-            return Err(OptionError::Multiple { name: "buffer-bytes", value: self.buffer_bytes, of: slot_bytes });
+            return Err(OptionError::Multiple {
+                name: "buffer-bytes",
+                value: self.buffer_bytes,
+                of: slot_bytes,
+            });
         }
         let room = geometry.extent_bytes() - slot_bytes;
         if self.buffer_bytes > room {
             let (buffer_bytes, extent_bytes) = (self.buffer_bytes, geometry.extent_bytes());
             return Err(OptionError::BufferBeyondExtent { buffer_bytes, extent_bytes, room });
         }
-        in_range("buffers", u64::from(self.buffers), u64::from(RING_BUFFERS_MIN), u64::from(RING_BUFFERS_MAX))?;
+        in_range(
+            "buffers",
+            u64::from(self.buffers),
+            u64::from(RING_BUFFERS_MIN),
+            u64::from(RING_BUFFERS_MAX),
+        )?;
         power_of_two("buffers", u64::from(self.buffers))?;
         in_range("mailbox", u64::from(self.mailbox), 1, u64::from(MAILBOX_MESSAGES_MAX))?;
         in_range("io-depth", u64::from(self.io_depth), u64::from(IO_DEPTH_MIN), u64::from(IO_DEPTH_MAX))
@@ -375,11 +388,16 @@ mod microseconds {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::time::Duration;
 
-    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         value.map(|duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_micros))
     }
 }

@@ -118,6 +118,7 @@ pub fn open_shard(
         shard: resume.shard,
         first_frame: resume.next_frame,
         first_slot,
+        tail_slot: resume.next_slot,
         ordinal: ExtentOrdinal(resume.first_ordinal.0 + index as u64),
         link: resume.link,
         extents: (resume.first_ordinal, resume.extents),

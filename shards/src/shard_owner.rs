@@ -7,7 +7,11 @@ use crate::{
     device::{Completion, Device, Errno, Operation, Token, Verb, WriteSync},
     extents::{Claim, ExtentTable},
     failure::ShardFailure,
-    format::{frame::FrameHeader, record::summarise_body},
+    format::{
+        frame::FrameHeader,
+        record::summarise_body,
+        superblock::{ShardEntry, ShardState},
+    },
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     layout::Layout,
     limits::{FRAME_HEADER_BYTES, WRITE_RETRIES_MAX},
@@ -102,6 +106,8 @@ pub struct ShardOwner {
     next_base: Option<SlotIndex>,
     /// Base and used bytes of the frame before `next_frame`.
     last: (SlotIndex, u64),
+    /// Where the log ends; `None`: at the end of its last extent, or it has none.
+    tail_slot: Option<SlotIndex>,
     /// Ordinal of the extent that `last` lies in.
     last_ordinal: ExtentOrdinal,
     /// Of the shard's oldest extent; frames state it.
@@ -130,6 +136,8 @@ pub struct ShardStart {
     pub first_frame: FrameNumber,
     /// Its slot.
     pub first_slot: SlotIndex,
+    /// Where recovery found the end of the log; `None`: at the end of its last extent, or it has none.
+    pub tail_slot: Option<SlotIndex>,
     /// Ordinal of the extent that holds `first_slot`.
     pub ordinal: ExtentOrdinal,
     /// Checksum of the last recovered frame header; 0 if there is none.
@@ -157,6 +165,7 @@ impl ShardOwner {
             next_frame: start.first_frame,
             next_base: Some(start.first_slot),
             last: (start.first_slot, 0),
+            tail_slot: start.tail_slot,
             last_ordinal: start.ordinal,
             oldest,
             link: start.link,
@@ -284,6 +293,8 @@ impl ShardOwner {
             retries: 0,
         });
         self.last = (base, sealed.used_bytes);
+        let is_full = self.context.layout.geometry().slots_left(base) == slots;
+        self.tail_slot = (!is_full).then(|| base.offset_by(slots));
         self.next_frame = sealed.number.next();
         self.next_base = None;
         self.shared.publish_submitted(self.next_frame);
@@ -731,6 +742,18 @@ impl ShardOwner {
             && matches!(self.next_extent, NextExtent::Idle);
         let failed = self.shared.health.failure().is_some();
         is_quiet && (failed || self.shared.durable.reached() >= self.shared.durable.wanted())
+    }
+
+    /// What the superblock says of the shard after a clean close. `None`: it is not drained, or failed.
+    #[must_use]
+    pub fn clean_tail(&self) -> Option<ShardEntry> {
+        let is_clean = self.is_drained() && self.shared.health.failure().is_none();
+        is_clean.then(|| ShardEntry {
+            state: ShardState::Active,
+            durable: self.next_frame,
+            tail_slot: self.tail_slot,
+            tail_link: self.link,
+        })
     }
 
     fn fail_io(&mut self, verb: Verb, device: DeviceIndex, slot: SlotIndex, slots: u64, errno: Errno) {

@@ -7,19 +7,13 @@ use crate::{
 };
 use corelog_shards::{
     device::file::{CreateOptions, DeviceFile},
-    format::superblock::{
-        DeviceEntry, Features, RegionEntry, ShardEntry, Superblock,
-    },
+    format::superblock::{DeviceEntry, Features, RegionEntry, ShardEntry, Superblock},
     geometry::Geometry,
     ids::{DeviceIndex, ExtentIndex, StoreId, Term},
     limits::{LOCK_WAIT_MS_MAX, SHARDS_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES},
 };
 use corelog_tuning::topology::Topology;
-use std::{
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -164,4 +158,3 @@ impl From<WriteError> for FormatError {
         }
     }
 }
-

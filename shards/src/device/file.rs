@@ -85,7 +85,11 @@ impl DeviceFile {
 
     /// Fills the whole buffer from `offset`. Interrupted and short reads are continued.
     pub fn read_exact_at(&self, offset: u64, buffer: &mut PooledBuffer) -> Result<(), FileError> {
-        let bytes = buffer.as_mut_slice();
+        self.read_exact_into(offset, buffer.as_mut_slice())
+    }
+
+    /// The same into memory of the caller's; direct I/O wants it page-aligned.
+    pub fn read_exact_into(&self, offset: u64, bytes: &mut [u8]) -> Result<(), FileError> {
         let expected = bytes.len();
         let mut done = 0;
         while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {

@@ -1,0 +1,83 @@
+//! Reading single records.
+
+use crate::store::{Store, block::Sleeper};
+use bytes::Bytes;
+use corelog_shards::{
+    address::Address,
+    directory::{CoreHandle, Mail, MailError},
+    reads::ReadError,
+    requests::{Pending, Reply, Responder},
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+impl Store {
+    /// Reads the record at `address`: from the shard's buffer while its frame is there, else with one direct read
+    /// (two for a record longer than the address's length hint). Checks generation and checksum; anything but the
+    /// record that was appended there is an error.
+    pub fn read(&self, address: Address) -> Result<Bytes, ReadError> {
+        let core = Arc::clone(self.reading_core());
+        if self.driven_core().is_some() {
+            return Err(ReadError::Busy { core: core.id() });
+        }
+        let mut reading = self.read_async(address)?;
+        let busy = ReadError::Busy { core: core.id() };
+        Sleeper::wait(&mut reading, self.stall()).unwrap_or(Err(busy))
+    }
+
+    /// As [`Store::read`], as a future for any executor. An error at once: the core's mailbox is full, or the store
+    /// is closed.
+    pub fn read_async(&self, address: Address) -> Result<Reading, ReadError> {
+        let core = self.reading_core();
+        let pending = self.ask(core, |responder| Mail::Read { address, responder })?;
+        Ok(Reading { core: Arc::clone(core), pending })
+    }
+
+    /// Sends a request to a core.
+    pub(crate) fn ask(
+        &self,
+        core: &CoreHandle,
+        mail: impl FnOnce(Responder) -> Mail,
+    ) -> Result<Pending, ReadError> {
+        let core_id = core.id();
+        let (pending, responder) = self.requests().open().ok_or(ReadError::Busy { core: core_id })?;
+        match core.send(mail(responder)) {
+            Ok(()) => Ok(pending),
+            Err(MailError::Full(_)) => Err(ReadError::Busy { core: core_id }),
+            Err(MailError::Dead(_)) => Err(ReadError::CoreDead { core: core_id }),
+        }
+    }
+
+    /// The core that reads for the calling thread: its own, or the nearest that lives.
+    pub(crate) fn reading_core(&self) -> &Arc<CoreHandle> {
+        let directory = self.directory();
+        let local = self.route(crate::Route::Local);
+        let near = directory.core_of(local).filter(|core| !core.is_dead());
+        near.or_else(|| directory.cores.iter().find(|core| !core.is_dead())).unwrap_or(&directory.cores[0])
+    }
+}
+
+/// A read under way. Dropping it abandons the read.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Reading {
+    core: Arc<CoreHandle>,
+    pending: Pending,
+}
+
+impl Future for Reading {
+    type Output = Result<Bytes, ReadError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.pending).poll(context).map(|reply| match reply {
+            Reply::Record(result) => result,
+            Reply::CoreDead | Reply::Appended(_) | Reply::Run(_) => {
+                Err(ReadError::CoreDead { core: self.core.id() })
+            }
+        })
+    }
+}

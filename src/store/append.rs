@@ -1,0 +1,265 @@
+//! Appending: direct into the shard's ring, or routed by mail to its core.
+
+use super::{Store, block::Sleeper};
+use crate::{
+    error::{AppendError, Refused},
+    options::AppendPath,
+    router::Route,
+    ticket::Ticket,
+};
+use bytes::Bytes;
+use corelog_shards::{
+    directory::{Mail, MailError},
+    format::record::{RecordFlags, RecordKind},
+    ids::ShardId,
+    requests::{Pending, Reply},
+    ring::reservation::Reservation,
+    shard::{Shard, ShardRefusal},
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+impl Store {
+    /// Appends to the local shard, waiting for room if there is none; see [`Store::append_to`].
+    #[inline]
+    pub fn append(&self, payload: &[u8]) -> Result<Ticket<'_>, AppendError> {
+        self.append_to(Route::Local, payload)
+    }
+
+    /// Appends `payload` as one record to the shard that `route` leads to, and returns as soon as it is in the
+    /// shard's buffer (or, on the routed path, as soon as its core has it there). Waits while all buffers are full,
+    /// for as long as the stall time of the options.
+    pub fn append_to(&self, route: Route, payload: &[u8]) -> Result<Ticket<'_>, AppendError> {
+        let id = self.route(route);
+        let shard = self.shard_or_error(id)?;
+        if self.options().append == AppendPath::Routed && self.driven_core().is_none() {
+            return self.append_routed(shard, payload);
+        }
+        match shard.try_append(payload) {
+            Ok(placed) => Ok(Ticket::new(self, shard, placed)),
+            Err(ShardRefusal::Full) => self.append_when_there_is_room(shard, payload),
+            Err(refusal) => Err(explain(id, refusal, payload.len())),
+        }
+    }
+
+    /// As [`Store::append_to`], but never waits: a full ring or mailbox is [`AppendError::Full`], with the payload.
+    pub fn try_append<P: AsRef<[u8]>>(&self, route: Route, payload: P) -> Result<Ticket<'_>, Refused<P>> {
+        let id = self.route(route);
+        let refused = |error, payload| Err(Refused { error, payload });
+        let shard = match self.shard_or_error(id) {
+            Ok(shard) => shard,
+            Err(error) => return refused(error, payload),
+        };
+        match shard.try_append(payload.as_ref()) {
+            Ok(placed) => Ok(Ticket::new(self, shard, placed)),
+            Err(refusal) => refused(explain(id, refusal, payload.as_ref().len()), payload),
+        }
+    }
+
+    /// As [`Store::append_to`], as a future for any executor: it waits for room without blocking its thread.
+    pub async fn append_async(&self, route: Route, payload: &[u8]) -> Result<Ticket<'_>, AppendError> {
+        let id = self.route(route);
+        let shard = self.shard_or_error(id)?;
+        loop {
+            let seen = shard.room().changes();
+            match shard.try_append(payload) {
+                Ok(placed) => return Ok(Ticket::new(self, shard, placed)),
+                Err(ShardRefusal::Full) => Room::new(shard, seen).await,
+                Err(refusal) => return Err(explain(id, refusal, payload.len())),
+            }
+        }
+    }
+
+    /// Sends a payload to the shard's core by mail and resolves when the core has appended it. A full mailbox hands
+    /// the payload back at once.
+    pub fn send(
+        &self,
+        route: Route,
+        payload: Bytes,
+    ) -> Result<impl Future<Output = Result<Ticket<'_>, Refused>> + Unpin, Refused> {
+        let id = self.route(route);
+        let shard = match self.shard_or_error(id) {
+            Ok(shard) => shard,
+            Err(error) => return Err(Refused { error, payload }),
+        };
+        Ok(Sent { store: self, shard, pending: self.mail(shard, payload)? })
+    }
+
+    /// Claims room for a record of `length` bytes in the shard that `route` leads to, to be written in place. Never
+    /// waits. While the reservation lives, its frame cannot be flushed; dropping it leaves a void record.
+    pub fn try_reserve(&self, route: Route, length: usize) -> Result<Filling<'_>, AppendError> {
+        let id = self.route(route);
+        let shard = self.shard_or_error(id)?;
+        match shard.try_reserve(length) {
+            Ok(reservation) => Ok(Filling { store: self, shard, reservation }),
+            Err(refusal) => Err(explain(id, refusal, length)),
+        }
+    }
+
+    fn shard_or_error(&self, shard: ShardId) -> Result<&Arc<Shard>, AppendError> {
+        let last = (self.shards().len() as u16).saturating_sub(1);
+        self.shard(shard).ok_or(AppendError::NoSuchShard { shard, last })
+    }
+
+    #[cold]
+    fn append_when_there_is_room<'s>(
+        &'s self,
+        shard: &'s Shard,
+        payload: &[u8],
+    ) -> Result<Ticket<'s>, AppendError> {
+        let id = shard.id();
+        if self.driven_core().is_some() {
+            return Err(AppendError::OnCoreThread { shard: id });
+        }
+        let limit = self.stall();
+        loop {
+            let seen = shard.room().changes();
+            match shard.try_append(payload) {
+                Ok(placed) => return Ok(Ticket::new(self, shard, placed)),
+                Err(ShardRefusal::Full) => {}
+                Err(refusal) => return Err(explain(id, refusal, payload.len())),
+            }
+            if Sleeper::wait(&mut Room::new(shard, seen), limit).is_none() {
+                return Err(AppendError::Stalled { shard: id, waited: limit.unwrap_or_default() });
+            }
+        }
+    }
+
+    fn append_routed<'s>(&'s self, shard: &'s Shard, payload: &[u8]) -> Result<Ticket<'s>, AppendError> {
+        let mut payload = Bytes::copy_from_slice(payload);
+        let limit = self.stall();
+        let deadline = limit.map(|limit| std::time::Instant::now() + limit);
+        let stalled = || AppendError::Stalled { shard: shard.id(), waited: limit.unwrap_or_default() };
+        loop {
+            match self.mail(shard, payload) {
+                Ok(pending) => {
+                    let mut sent = Sent { store: self, shard, pending };
+                    let answer = Sleeper::wait(&mut sent, limit).ok_or_else(stalled)?;
+                    return answer.map_err(|refused| refused.error);
+                }
+                Err(Refused { error: AppendError::Full { .. }, payload: back }) => payload = back,
+                Err(refused) => return Err(refused.error),
+            }
+            if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+                return Err(stalled());
+            }
+            // The mailbox is full: its core is at work and needs the time more than we do.
+            std::thread::yield_now();
+        }
+    }
+
+    fn mail(&self, shard: &Shard, payload: Bytes) -> Result<Pending, Refused> {
+        let id = shard.id();
+        let Some(core) = self.inner.directory.core_of(id) else {
+            return Err(Refused { error: AppendError::CoreDead { shard: id }, payload });
+        };
+        let Some((pending, responder)) = self.requests().open() else {
+            return Err(Refused { error: AppendError::Full { shard: id }, payload });
+        };
+        let (error, mail) = match core.send(Mail::Append { shard: id, payload, responder }) {
+            Ok(()) => return Ok(pending),
+            Err(MailError::Full(mail)) => (AppendError::Full { shard: id }, mail),
+            Err(MailError::Dead(mail)) => {
+                (shard.failure().map_or(AppendError::Closed, AppendError::Failed), mail)
+            }
+        };
+        match mail {
+            Mail::Append { payload, .. } => Err(Refused { error, payload }),
+            _ => Err(Refused { error, payload: Bytes::new() }),
+        }
+    }
+}
+
+fn explain(shard: ShardId, refusal: ShardRefusal, bytes: usize) -> AppendError {
+    match refusal {
+        ShardRefusal::TooLarge { max } => AppendError::TooLarge { bytes: bytes as u64, max },
+        ShardRefusal::Full => AppendError::Full { shard },
+        ShardRefusal::StoreFull => AppendError::StoreFull { shard },
+        ShardRefusal::Closed => AppendError::Closed,
+        ShardRefusal::Failed(failure) => AppendError::Failed(failure),
+    }
+}
+
+/// A record that is being written in place.
+#[derive(Debug)]
+#[must_use = "a dropped reservation is a void record"]
+pub struct Filling<'store> {
+    store: &'store Store,
+    shard: &'store Shard,
+    reservation: Reservation<'store>,
+}
+
+impl<'store> Filling<'store> {
+    /// The payload's bytes; they hold whatever an earlier record left there.
+    #[must_use]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        self.reservation.payload_mut()
+    }
+
+    /// Ends the reservation: from now on the record is accepted.
+    pub fn commit(self) -> Ticket<'store> {
+        let placed = self.reservation.commit(RecordKind::DATA, RecordFlags::NONE);
+        Ticket::new(self.store, self.shard, placed)
+    }
+}
+
+/// Resolves when the ring of a shard has changed since `seen`.
+#[derive(Debug)]
+pub struct Room<'store> {
+    shard: &'store Shard,
+    seen: u64,
+    registered: Option<Waker>,
+}
+
+impl<'store> Room<'store> {
+    const fn new(shard: &'store Shard, seen: u64) -> Self {
+        Self { shard, seen, registered: None }
+    }
+}
+
+impl Future for Room<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.shard.room().changes() != this.seen {
+            return Poll::Ready(());
+        }
+        let is_known = this.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if !is_known {
+            if this.shard.room().register(this.seen, context.waker()) {
+                return Poll::Ready(());
+            }
+            this.registered = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// An append on its way to its core.
+struct Sent<'store> {
+    store: &'store Store,
+    shard: &'store Shard,
+    pending: Pending,
+}
+
+impl<'store> Future for Sent<'store> {
+    type Output = Result<Ticket<'store>, Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let shard = self.shard.id();
+        Pin::new(&mut self.pending).poll(context).map(|reply| match reply {
+            Reply::Appended(Ok(placed)) => Ok(Ticket::new(self.store, self.shard, placed)),
+            Reply::Appended(Err((refusal, payload))) => {
+                Err(Refused { error: explain(shard, refusal, payload.len()), payload })
+            }
+            Reply::CoreDead | Reply::Record(_) | Reply::Run(_) => {
+                Err(Refused { error: AppendError::CoreDead { shard }, payload: Bytes::new() })
+            }
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! A core in the hands of the thread that drives it.
+
+use super::{local, seat::Assembly};
+use corelog_shards::{
+    core::{Core as Engine, Turn},
+    ids::CoreId,
+};
+use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
+
+/// One core of an open store, driven by the caller: an own thread, an executor, or a test.
+///
+/// ```no_run
+/// # fn drive(mut core: corelog::Core) {
+/// use corelog::Turn;
+/// loop {
+///     match core.turn() {
+///         Turn::Progress => {}
+///         Turn::Idle => core.wait(None),
+///         Turn::Closed => break,
+///     }
+/// }
+/// # }
+/// ```
+///
+/// Dropping it closes its shards first and brings what they accepted to the device, unless its thread is panicking.
+#[derive(Debug)]
+pub struct Core {
+    engine: Engine,
+    assembly: Arc<Assembly>,
+    has_joined: bool,
+}
+
+impl Core {
+    pub(super) fn new(engine: Engine, assembly: Arc<Assembly>) -> Self {
+        Self { engine, assembly, has_joined: false }
+    }
+
+    /// Which core this is.
+    #[must_use]
+    pub const fn id(&self) -> CoreId {
+        self.engine.id()
+    }
+
+    /// One step of everything: mail, sealing, submission, completions, watermarks, waiters. Never blocks.
+    pub fn turn(&mut self) -> Turn {
+        local::drives(self.assembly.key(), self.engine.id());
+        if !self.has_joined {
+            if let Some(directory) = self.assembly.directory() {
+                self.engine.join(Arc::clone(directory));
+                self.has_joined = true;
+            }
+        }
+        let was_closed = self.engine.is_closed();
+        let turn = self.engine.turn();
+        if turn == Turn::Closed && !was_closed {
+            self.assembly.core_closed(&self.engine);
+        }
+        turn
+    }
+
+    /// Sleeps in the kernel until there is something to do, for at most `limit`. Costs no CPU meanwhile.
+    pub fn wait(&mut self, limit: Option<Duration>) {
+        self.engine.wait(limit);
+    }
+
+    /// Turns until `done` says so or the core is closed, sleeping in between; for a thread that has nothing else to
+    /// do. `done` is looked at after each turn.
+    pub fn run_until(&mut self, mut done: impl FnMut() -> bool) {
+        while !done() {
+            match self.turn() {
+                Turn::Progress => {}
+                // Whatever `done` looks at may change without a word to the core, so the sleep is bounded.
+                Turn::Idle => self.wait(Some(Duration::from_millis(1))),
+                Turn::Closed => return,
+            }
+        }
+    }
+
+    /// Announces a sleep outside [`Core::wait`], such as `poll(2)` on [`Core::fd`]. False: there is work, so take a
+    /// turn instead. After true, call [`Core::awake`] when the sleep is over.
+    pub fn prepare_wait(&mut self) -> bool {
+        self.engine.prepare_wait()
+    }
+
+    /// Ends what [`Core::prepare_wait`] began.
+    pub fn awake(&mut self) {
+        self.engine.awake();
+    }
+
+    /// How long the core may sleep before a timer of its own is due.
+    pub fn timer(&mut self) -> Option<Duration> {
+        self.engine.timer()
+    }
+
+    /// Readable when there is something to do, where the backend has such a thing: see [`Core::prepare_wait`].
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.engine.fd()
+    }
+
+    /// Closes the core's shards and turns until everything accepted is durable, for at most `limit`. True: it is.
+    pub fn close(&mut self, limit: Duration) -> bool {
+        let was_closed = self.engine.is_closed();
+        let drained = self.engine.drain(limit);
+        if drained && !was_closed {
+            self.assembly.core_closed(&self.engine);
+        }
+        drained
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if !std::thread::panicking() && !self.engine.is_closed() {
+            self.close(DROP_DRAIN_MAX);
+        }
+        local::drives_no_more(self.assembly.key(), self.engine.id());
+    }
+}
+
+/// How long a dropped core tries to bring what it accepted to the device.
+const DROP_DRAIN_MAX: Duration = Duration::from_secs(30);

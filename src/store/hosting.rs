@@ -1,0 +1,103 @@
+//! Hosted cores: one pinned thread of ours for each.
+
+use super::{Opening, Store, seat::Seat};
+use crate::error::OpenError;
+use corelog_shards::{core::Turn, ids::CoreId};
+use std::{
+    sync::{Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// The threads of a hosted store; none where the caller drives the cores.
+#[derive(Debug, Default)]
+pub(super) struct Hosting {
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Hosting {
+    pub(super) fn is_hosted(&self) -> bool {
+        !self.threads.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Waits for the threads to end. A panic of one was contained and reported to those whom it concerned.
+    pub(super) fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a core's thread panicked");
+            }
+        }
+    }
+}
+
+/// Starts a thread per seat and waits until all cores run.
+pub(super) fn host(mut opening: Opening) -> Result<Store, OpenError> {
+    let (report, started) = mpsc::channel();
+    let mut threads = Vec::new();
+    let options = opening.assembly.options.clone();
+    for seat in opening.take_seats() {
+        let core = seat.core();
+        let report = report.clone();
+        let (pin, spin) = (options.pin, options.spin);
+        let spawned = std::thread::Builder::new()
+            .name(format!("corelog-{}", core.0))
+            .spawn(move || run(seat, pin, spin, &report));
+        match spawned {
+            Ok(thread) => threads.push(thread),
+            // The seat was dropped with the closure, so the others give up too.
+            Err(error) => return Err(OpenError::Thread { core, error }),
+        }
+    }
+    drop(report);
+    let failed: Vec<OpenError> = started.iter().filter_map(|(_, outcome)| outcome.err()).collect();
+    if let Some(first) = failed.into_iter().next() {
+        return Err(first);
+    }
+    let store = opening.store()?;
+    *store.inner.hosting.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+    Ok(store)
+}
+
+type Outcome = (CoreId, Result<(), OpenError>);
+
+fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: &mpsc::Sender<Outcome>) {
+    let id = seat.core();
+    if pin && !seat.pin() {
+        tracing::warn!(core = id.0, cpu = seat.cpu(), "the host did not let the core be pinned");
+    }
+    let assembly = std::sync::Arc::clone(&seat.assembly);
+    let started = seat.start();
+    let mut core = match started {
+        Ok(core) => {
+            // Nobody listens any more only if the opener is gone; then the core closes with its store.
+            let _opener_is_gone = report.send((id, Ok(())));
+            core
+        }
+        Err(error) => {
+            let _opener_is_gone = report.send((id, Err(error)));
+            return;
+        }
+    };
+    // A core of an open that failed elsewhere has nothing to run for.
+    if assembly.wait().is_none() {
+        return;
+    }
+    drop(assembly);
+    let mut idle_since: Option<Instant> = None;
+    loop {
+        match core.turn() {
+            Turn::Progress => idle_since = None,
+            Turn::Closed => return,
+            Turn::Idle => {
+                let spun = idle_since.get_or_insert_with(Instant::now).elapsed();
+                if spin.is_none_or(|spin| spun >= spin) {
+                    core.wait(None);
+                    idle_since = None;
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    }
+}

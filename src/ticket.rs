@@ -1,0 +1,174 @@
+//! Tickets: where an appended record is, and waiting until it is safe.
+
+use crate::{
+    error::WaitError,
+    store::{Store, block::Sleeper},
+};
+use corelog_shards::{
+    address::Address,
+    failure::ShardFailure,
+    ids::{FrameNumber, ShardId},
+    ring::reservation::Placed,
+    shard::Shard,
+    watermark::Durability,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+/// What an append returns: the record's address, which is final, and the frame to wait for. It is a plain value that
+/// borrows the store; [`Ticket::id`] gives one that can be kept apart from it.
+#[derive(Clone, Copy)]
+pub struct Ticket<'store> {
+    store: &'store Store,
+    shard: &'store Shard,
+    placed: Placed,
+}
+
+/// A ticket without its store; [`Store::ticket`] makes a ticket of it again, until the store is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketId {
+    /// Where the record is.
+    pub address: Address,
+    /// Its shard.
+    pub shard: ShardId,
+    /// The frame that carries it.
+    pub frame: FrameNumber,
+}
+
+impl fmt::Debug for Ticket<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id().fmt(f)
+    }
+}
+
+impl<'store> Ticket<'store> {
+    #[inline]
+    pub(crate) const fn new(store: &'store Store, shard: &'store Shard, placed: Placed) -> Self {
+        Self { store, shard, placed }
+    }
+
+    /// Where the record is; give it to [`Store::read`].
+    #[inline]
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.placed.address
+    }
+
+    /// The shard that took it.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.shard.id()
+    }
+
+    /// The frame that carries it: it is safe when its shard's watermark is above this.
+    #[must_use]
+    pub const fn frame(&self) -> FrameNumber {
+        self.placed.frame
+    }
+
+    /// The ticket as plain data.
+    #[must_use]
+    pub const fn id(&self) -> TicketId {
+        TicketId { address: self.placed.address, shard: self.shard.id(), frame: self.placed.frame }
+    }
+
+    /// True if the record is as safe as asked. Does not ask for it.
+    #[must_use]
+    pub fn has_reached(&self, durability: Durability) -> bool {
+        self.shard.mark(durability).is_none_or(|mark| mark.has(self.placed.frame))
+    }
+
+    /// Waits until the record is as safe as asked. `Ok` after [`Durability::Durable`] means that it survives a power
+    /// loss, on a device that honours flush.
+    ///
+    /// Gives up after the stall time of the options, and at once on a thread that drives a core of the store, or when
+    /// the shard fails. What is not acknowledged may still become durable.
+    pub fn wait(&self, durability: Durability) -> Result<(), WaitError> {
+        self.wait_for(durability, self.store.stall())
+    }
+
+    /// As [`Ticket::wait`], with a time of the caller's; `None` waits without bound.
+    pub fn wait_for(&self, durability: Durability, limit: Option<Duration>) -> Result<(), WaitError> {
+        if self.has_reached(durability) {
+            return Ok(());
+        }
+        let shard = self.shard.id();
+        if self.store.driven_core().is_some() {
+            self.shard.request(self.placed.frame, durability);
+            return Err(WaitError::OnCoreThread { shard });
+        }
+        let mut reached = self.reached(durability);
+        match Sleeper::wait(&mut reached, limit) {
+            Some(result) => result.map_err(WaitError::Failed),
+            None => {
+                let waited = limit.unwrap_or_default();
+                Err(WaitError::Stalled { shard, frame: self.placed.frame, waited })
+            }
+        }
+    }
+
+    /// A future of the same, for any executor. It may be dropped at any time; the record stays where it is.
+    pub fn reached(&self, durability: Durability) -> Reached<'store> {
+        Reached {
+            shard: self.shard,
+            frame: self.placed.frame,
+            durability,
+            registered: None,
+            has_asked: false,
+        }
+    }
+}
+
+/// Resolves when a frame has reached a durability, or its shard has failed. Never allocates in the steady state.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Reached<'store> {
+    shard: &'store Shard,
+    frame: FrameNumber,
+    durability: Durability,
+    /// The waker that was left with the watermark.
+    registered: Option<Waker>,
+    has_asked: bool,
+}
+
+impl<'store> Reached<'store> {
+    pub(crate) const fn of(shard: &'store Shard, frame: FrameNumber, durability: Durability) -> Self {
+        Self { shard, frame, durability, registered: None, has_asked: false }
+    }
+}
+
+impl Future for Reached<'_> {
+    type Output = Result<(), ShardFailure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(mark) = this.shard.mark(this.durability) else { return Poll::Ready(Ok(())) };
+        if mark.has(this.frame) {
+            return Poll::Ready(Ok(()));
+        }
+        let is_known = this.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if !is_known {
+            if mark.register(this.frame, context.waker()) {
+                return Poll::Ready(Ok(()));
+            }
+            this.registered = Some(context.waker().clone());
+        }
+        if !this.has_asked {
+            // After registering, so that the answer finds us.
+            this.shard.request(this.frame, this.durability);
+            this.has_asked = true;
+        }
+        // A failure wakes whoever is registered by then; one before that is seen here.
+        match this.shard.failure() {
+            Some(failure) if !mark.has(this.frame) => Poll::Ready(Err(failure)),
+            Some(_) => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    }
+}
