@@ -42,7 +42,7 @@ pub(super) fn host(mut opening: Opening) -> Result<Store, OpenError> {
         let (pin, spin) = (options.pin, options.spin);
         let spawned = std::thread::Builder::new()
             .name(format!("corelog-{}", core.0))
-            .spawn(move || run(seat, pin, spin, &report));
+            .spawn(move || run(seat, pin, spin, report));
         match spawned {
             Ok(thread) => threads.push(thread),
             // The seat was dropped with the closure, so the others give up too.
@@ -61,7 +61,7 @@ pub(super) fn host(mut opening: Opening) -> Result<Store, OpenError> {
 
 type Outcome = (CoreId, Result<(), OpenError>);
 
-fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: &mpsc::Sender<Outcome>) {
+fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: mpsc::Sender<Outcome>) {
     let id = seat.core();
     if pin && !seat.pin() {
         tracing::warn!(core = id.0, cpu = seat.cpu(), "the host did not let the core be pinned");
@@ -72,6 +72,8 @@ fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: &mpsc::Sender<Outc
         Ok(core) => {
             // Nobody listens any more only if the opener is gone; then the core closes with its store.
             let _opener_is_gone = report.send((id, Ok(())));
+            // The opener listens until the last sender is gone.
+            drop(report);
             core
         }
         Err(error) => {

@@ -207,8 +207,18 @@ impl Seat {
 
     /// Builds the core on the calling thread, which drives it from now on. The store works once all seats have
     /// started; until then the core takes turns but gets no work.
-    pub fn start(mut self) -> Result<Core, OpenError> {
-        let (engine, grants) = self.build()?;
+    pub fn start(self) -> Result<Core, OpenError> {
+        self.start_with(false)
+    }
+
+    /// As [`Seat::start`], for a core whose [`Core::fd`] the caller polls. It costs the ring its deferred
+    /// completions, which tell a sleeping `poll(2)` nothing.
+    pub fn start_pollable(self) -> Result<Core, OpenError> {
+        self.start_with(true)
+    }
+
+    fn start_with(mut self, pollable: bool) -> Result<Core, OpenError> {
+        let (engine, grants) = self.build(pollable)?;
         self.is_started = true;
         let part = Part {
             handle: Arc::clone(engine.handle()),
@@ -220,9 +230,9 @@ impl Seat {
         Ok(core)
     }
 
-    fn build(&self) -> Result<(Engine, CoreGrants), OpenError> {
+    fn build(&self, pollable: bool) -> Result<(Engine, CoreGrants), OpenError> {
         let assembly = &*self.assembly;
-        let (mut device, mut missing) = self.device()?;
+        let (mut device, mut missing) = self.device(pollable)?;
         let headers = BufferPool::new(assembly.opened.superblock.geometry.slot_bytes() as usize, HEADERS)?;
         let mut shards: Vec<ShardOwner> = Vec::new();
         for shard in assembly.shards_of(self.core) {
@@ -283,7 +293,7 @@ impl Seat {
         Ok(open_shard(device, context, opened.seed, ring, position, resume)?)
     }
 
-    fn device(&self) -> Result<(Box<dyn Device>, Vec<String>), OpenError> {
+    fn device(&self, pollable: bool) -> Result<(Box<dyn Device>, Vec<String>), OpenError> {
         let Assembly { opened, options, .. } = &*self.assembly;
         let pool = || -> Result<Box<dyn Device>, OpenError> {
             let how = ThreadsOptions { depth: options.io_depth, ..ThreadsOptions::default() };
@@ -292,7 +302,7 @@ impl Seat {
         if options.backend == Backend::Threads {
             return Ok((pool()?, Vec::new()));
         }
-        let how = UringOptions { depth: options.io_depth, ..UringOptions::default() };
+        let how = UringOptions { depth: options.io_depth, pollable, ..UringOptions::default() };
         match UringDevice::new(opened.devices.clone(), how) {
             Ok(ring) => Ok((Box::new(ring), Vec::new())),
             Err(unavailable) if options.backend == Backend::Auto => {
