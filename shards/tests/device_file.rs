@@ -248,6 +248,10 @@ fn reads_and_writes_go_on_until_all_is_done_and_name_a_truncation() {
     file.discard(4096, 4096).unwrap();
     let truncated = file.read_exact_at(BYTES - 4096, &mut back).unwrap_err();
     assert!(matches!(truncated, FileError::Truncated { expected: 12288, found: 4096, .. }), "{truncated:?}");
+    // Also where the cut is in the middle of a block.
+    File::options().write(true).open(&path).unwrap().set_len(BYTES - 4096 - 100).unwrap();
+    let truncated = file.read_exact_at(BYTES - 8192, &mut back).unwrap_err();
+    assert!(matches!(truncated, FileError::Truncated { found: 3996, .. }), "{truncated:?}");
     drop(file);
     let inspected = DeviceFile::open(&path, &at_once(Access::Inspect)).unwrap();
     let refused = inspected.write_all_at(0, &PooledBuffer::alone(4096).unwrap().into()).unwrap_err();

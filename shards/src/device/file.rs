@@ -104,6 +104,15 @@ impl DeviceFile {
                 }
                 Ok(read) => done += self.resumable(read),
                 Err(HostErrno::INTR) => {}
+                // Direct I/O cannot go on from the middle of a block, and only the end of a file lies in one.
+                Err(HostErrno::INVAL) if !(done as u64).is_multiple_of(self.alignment) => {
+                    return Err(FileError::Truncated {
+                        path: self.path.clone(),
+                        offset,
+                        expected,
+                        found: done,
+                    });
+                }
                 Err(errno) => return Err(self.failed("read", offset, errno)),
             }
         }
