@@ -301,7 +301,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
         self.oldest = self.oldest.max(header.oldest);
         self.last_term = header.term;
         self.last_slots = header.slots(&self.geometry);
-        let behind = Position { slot: header.end_slot(&self.geometry), ..position };
+        let behind = Position { slot: position.slot.offset_by(self.last_slots), ..position };
         self.next = Next { number: header.number.next(), link: Some(checked.link), position: Some(behind) };
     }
 
@@ -426,7 +426,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
                         seen.highest = seen.highest.max(Some(header.number));
                         seen.count += 1;
                     }
-                    (slot, empty) = (header.end_slot(&self.geometry), 0);
+                    (slot, empty) = (slot.offset_by(header.slots(&self.geometry)), 0);
                 }
                 None => (slot, empty) = (slot.offset_by(1), empty + 1),
             }
