@@ -223,10 +223,11 @@ fn map(bytes: usize, huge: bool) -> Result<(NonNull<u8>, Pages), Errno> {
         }
         .and_then(|base| NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM))
     };
-    if huge && bytes.is_multiple_of(HUGE_PAGE_BYTES) {
-        if let Ok(base) = anonymous(MapFlags::HUGETLB) {
-            return Ok((base, Pages::Huge));
-        }
+    if huge
+        && bytes.is_multiple_of(HUGE_PAGE_BYTES)
+        && let Ok(base) = anonymous(MapFlags::HUGETLB)
+    {
+        return Ok((base, Pages::Huge));
     }
     let base = anonymous(MapFlags::empty())?;
     if huge && bytes >= HUGE_PAGE_BYTES {

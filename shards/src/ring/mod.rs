@@ -243,7 +243,8 @@ impl Ring {
                 Reserved::At { offset } => {
                     return Ok(Reservation::new(self, position, FRAME_HEADER_BYTES + offset, length));
                 }
-                Reserved::Crowded => return Err(Refusal::Exhausted),
+                // The next buffer has a count of its own.
+                Reserved::Crowded => _ = self.seal(),
                 crossed_or_sealed => self.make_room(position, crossed_or_sealed)?,
             }
         }

@@ -1,0 +1,213 @@
+//! The half of a shard that belongs to the core that runs it: sealing, submission, completion, watermarks, extents.
+//!
+//! Frames are submitted in order, complete in any order, and are recycled in order. A frame in flight moves
+//! `Writing -> Written`, and leaves the list when its buffer is recycled.
+
+mod completion;
+mod durability;
+mod ending;
+mod extents;
+mod reading;
+mod sealing;
+mod submission;
+
+pub(crate) use reading::InMemory;
+
+use crate::{
+    device::{Device, Instant, Operation, Token},
+    extents::{Claim, ExtentTable},
+    ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
+    layout::Layout,
+    memory::{BufferPool, RegionSlice},
+    ring::owner::RingOwner,
+    shard::Shard,
+    token::LocalShard,
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::VecDeque, sync::Arc, task::Waker, time::Duration};
+
+/// In which order the frames of a shard reach the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrameOrder {
+    /// Frames are written side by side and may complete out of order, within the reach of the ring.
+    #[default]
+    TailLocalised,
+    /// The write of a frame begins when that of the frame before it has completed.
+    Serialised,
+}
+
+/// How durability is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncMethod {
+    /// Write, then `fdatasync` for all that was written on the core.
+    #[default]
+    Fdatasync,
+    /// Frames that somebody waits for are written with `RWF_DSYNC`.
+    Dsync,
+}
+
+/// What does not change while a shard is open.
+#[derive(Clone, Debug)]
+pub struct ShardContext {
+    /// The store.
+    pub store: StoreId,
+    /// This open.
+    pub term: Term,
+    /// Where slots are.
+    pub layout: Arc<Layout>,
+    /// Who owns extents.
+    pub extents: Arc<ExtentTable>,
+    /// Small aligned buffers for extent headers.
+    pub headers: Arc<BufferPool>,
+    /// Shards of the store, for home regions.
+    pub shard_count: u32,
+    /// Order of frames.
+    pub order: FrameOrder,
+    /// Way to durability.
+    pub sync: SyncMethod,
+    /// A part-filled frame is sealed this long after its owner first saw it. `None`: only when somebody waits.
+    pub linger: Option<Duration>,
+}
+
+/// A frame between submission and recycling.
+#[derive(Debug)]
+struct Flight {
+    frame: FrameNumber,
+    base: SlotIndex,
+    slots: u64,
+    /// Given back by the completion; `None` while the device holds it.
+    slice: Option<RegionSlice>,
+    is_written: bool,
+    /// The write itself reached stable media.
+    is_stable: bool,
+    retries: u32,
+}
+
+/// The claim of the next extent.
+#[derive(Debug)]
+enum NextExtent {
+    /// Nothing under way; the ring may or may not have a spare.
+    Idle,
+    /// The header is being written.
+    Writing(Claim),
+}
+
+/// The owner's half of a shard.
+#[derive(Debug)]
+pub struct ShardOwner {
+    context: ShardContext,
+    local: LocalShard,
+    shared: Arc<Shard>,
+    ring: RingOwner,
+    /// The frame to submit next and its first slot (known once the ring has moved on to it).
+    next_frame: FrameNumber,
+    next_base: Option<SlotIndex>,
+    /// Base and used bytes of the frame before `next_frame`.
+    last: (SlotIndex, u64),
+    /// Where the log ends; `None`: at the end of its last extent, or it has none.
+    tail_slot: Option<SlotIndex>,
+    /// Ordinal of the extent that `last` lies in.
+    last_ordinal: ExtentOrdinal,
+    /// Of the shard's oldest extent; frames state it.
+    oldest: ExtentOrdinal,
+    /// Checksum of the last submitted header.
+    link: u32,
+    flights: VecDeque<Flight>,
+    next_extent: NextExtent,
+    /// Where the search for a free extent starts.
+    claim_from: ExtentIndex,
+    /// Writes that the device's queue had no room for.
+    held: VecDeque<(Token, Operation)>,
+    /// Bit per device with writes that no sync covers yet.
+    unsynced_devices: u16,
+    linger_since: Option<(FrameNumber, Instant)>,
+    is_closing: bool,
+    woken: Vec<Waker>,
+}
+
+/// Where a shard continues.
+#[derive(Clone, Debug)]
+pub struct ShardStart {
+    /// The shard.
+    pub shard: ShardId,
+    /// The first frame of this open.
+    pub first_frame: FrameNumber,
+    /// Its slot.
+    pub first_slot: SlotIndex,
+    /// Where recovery found the end of the log; `None`: at the end of its last extent, or it has none.
+    pub tail_slot: Option<SlotIndex>,
+    /// Ordinal of the extent that holds `first_slot`.
+    pub ordinal: ExtentOrdinal,
+    /// Checksum of the last recovered frame header; 0 if there is none.
+    pub link: u32,
+    /// All extents of the shard, and the ordinal of the first. Those behind `ordinal` hold no frames.
+    pub extents: (ExtentOrdinal, Vec<ExtentIndex>),
+}
+
+impl ShardOwner {
+    pub(crate) fn new(context: ShardContext, local: LocalShard, ring: RingOwner, start: ShardStart) -> Self {
+        let oldest = start.extents.0;
+        let shared = Arc::new(Shard::new(
+            start.shard,
+            Arc::clone(ring.ring()),
+            start.first_frame,
+            start.first_slot,
+            start.extents,
+        ));
+        let claim_from = context.extents.home(start.shard, context.shard_count);
+        Self {
+            context,
+            local,
+            shared,
+            ring,
+            next_frame: start.first_frame,
+            next_base: Some(start.first_slot),
+            last: (start.first_slot, 0),
+            tail_slot: start.tail_slot,
+            last_ordinal: start.ordinal,
+            oldest,
+            link: start.link,
+            flights: VecDeque::new(),
+            next_extent: NextExtent::Idle,
+            claim_from,
+            held: VecDeque::new(),
+            unsynced_devices: 0,
+            linger_since: None,
+            is_closing: false,
+            woken: Vec::new(),
+        }
+    }
+
+    /// The half that everyone shares.
+    #[must_use]
+    pub const fn shared(&self) -> &Arc<Shard> {
+        &self.shared
+    }
+
+    /// One step: claim ahead, seal what is asked, submit what is ready. True if anything was done.
+    pub(crate) fn pump(&mut self, device: &mut dyn Device, is_syncing: bool) -> bool {
+        if self.shared.health.failure().is_some() {
+            return false;
+        }
+        let mut progress = self.pass_on_held(device);
+        progress |= self.prepare_extent(device);
+        progress |= self.seal_what_is_asked(device, is_syncing);
+        while self.submit_next(device) {
+            progress = true;
+        }
+        progress
+    }
+
+    /// True if [`ShardOwner::pump`] would do something that no completion will announce: the second look of a core
+    /// that is about to sleep.
+    pub(crate) fn has_work(&self, is_syncing: bool) -> bool {
+        if self.shared.health.failure().is_some() {
+            return false;
+        }
+        let next = self.ring.state(self.next_frame);
+        // The empty last frame of a closed ring stays taken and is never written.
+        self.wants_seal(is_syncing) || (self.may_submit() && next.is_handed_over() && !next.is_flushing())
+    }
+}

@@ -1,0 +1,189 @@
+//! Frames on their way to the device: the header, the slot, the queue.
+
+use super::{Flight, FrameOrder, ShardOwner, SyncMethod};
+use crate::{
+    device::{Device, Operation, Token, WriteSync},
+    failure::ShardFailure,
+    format::{frame::FrameHeader, record::summarise_body},
+    ids::{ExtentOrdinal, FrameNumber, SlotIndex},
+    limits::FRAME_HEADER_BYTES,
+    memory::RegionSlice,
+    mutant::{self, Mutant},
+    ring::owner::SealedFrame,
+    sync::Ordering,
+    token::Purpose,
+};
+
+impl ShardOwner {
+    pub(super) fn may_submit(&self) -> bool {
+        let is_alone = self.flights.iter().all(|flight| flight.is_written);
+        self.context.order == FrameOrder::TailLocalised
+            || is_alone
+            || mutant::is_active(Mutant::SerialisedOverlaps)
+    }
+
+    pub(super) fn submit_next(&mut self, device: &mut dyn Device) -> bool {
+        if !self.may_submit() || !self.held.is_empty() {
+            return false;
+        }
+        let Some(base) = self.base_of_next() else { return false };
+        let Some(sealed) = self.ring.begin_flush(self.next_frame) else { return false };
+        if sealed.used_bytes == 0 {
+            // Only the last frame of a closed ring is sealed empty; it is not written.
+            return false;
+        }
+        let slots = self.context.layout.geometry().slots_for(sealed.used_bytes);
+        let Some(slice) = self.finish_frame(&sealed, base) else { return false };
+        self.count_submission(&sealed, slots);
+        self.flights.push_back(Flight {
+            frame: sealed.number,
+            base,
+            slots,
+            slice: None,
+            is_written: false,
+            is_stable: false,
+            retries: 0,
+        });
+        self.last = (base, sealed.used_bytes);
+        let is_full = self.context.layout.geometry().slots_left(base) == slots;
+        self.tail_slot = (!is_full).then(|| base.offset_by(slots));
+        self.next_frame = sealed.number.next();
+        self.next_base = None;
+        self.shared.publish_submitted(self.next_frame);
+        if mutant::is_active(Mutant::WrittenAtSubmit) {
+            self.shared.written.publish(self.next_frame, &mut self.woken);
+        }
+        self.write_frame(device, sealed.number, base, slice);
+        true
+    }
+
+    /// The slot of `next_frame`: behind the last one, or at the start of the next extent in order. `None` while the
+    /// ring has not moved on to it.
+    pub(super) fn base_of_next(&mut self) -> Option<SlotIndex> {
+        if self.next_base.is_none() && self.shared.ring().current_frame() >= self.next_frame {
+            let (base, used) = self.last;
+            let geometry = self.context.layout.geometry();
+            let slots = geometry.slots_for(used);
+            let room = (geometry.slots_left(base) - slots) * geometry.slot_bytes();
+            if mutant::is_active(Mutant::RotateReusesBase) {
+                self.next_base = Some(base);
+            } else if room >= self.shared.ring().buffer_bytes() {
+                self.next_base = Some(base.offset_by(slots));
+            } else {
+                let ordinal = ExtentOrdinal(self.last_ordinal.0 + 1);
+                let extent = self.shared.extent_at(ordinal)?;
+                self.last_ordinal = ordinal;
+                self.next_base = Some(geometry.first_frame_slot(extent));
+            }
+        }
+        self.next_base
+    }
+
+    /// Writes header and padding. `None`: the records do not parse, and the shard failed.
+    pub(super) fn finish_frame(&mut self, sealed: &SealedFrame, base: SlotIndex) -> Option<RegionSlice> {
+        let extent = self.context.layout.geometry().extent_of(base);
+        let mut header = FrameHeader {
+            store: self.context.store,
+            shard: self.shared.id(),
+            generation: self.context.extents.generation(extent),
+            term: self.context.term,
+            number: sealed.number,
+            link: self.link,
+            base_slot: base,
+            used_bytes: sealed.used_bytes as u32,
+            records: 0,
+            records_digest: 0,
+            durable: self.shared.durable.reached(),
+            oldest: self.oldest,
+            unix_ns: unix_ns(),
+        };
+        let used = sealed.used_bytes as usize;
+        let mut link = None;
+        let slice = self.ring.freeze(sealed, |bytes| {
+            if !mutant::is_active(Mutant::PaddingNotCleared) {
+                bytes[used..].fill(0);
+            }
+            if let Ok(summary) = summarise_body(&bytes[FRAME_HEADER_BYTES as usize..used]) {
+                (header.records, header.records_digest) = (summary.records, summary.digest);
+                link = Some(header.encode(bytes));
+            }
+        });
+        let Some(link) = link else {
+            let (shard, frame) = (self.shared.id(), sealed.number);
+            self.fail(ShardFailure::MalformedFrame { shard, frame });
+            return None;
+        };
+        self.link = link;
+        self.shared.counters().records.fetch_add(u64::from(header.records), Ordering::Relaxed);
+        Some(slice)
+    }
+
+    pub(super) fn count_submission(&self, sealed: &SealedFrame, slots: u64) {
+        let counters = self.shared.counters();
+        let slot_bytes = self.context.layout.geometry().slot_bytes();
+        counters.frames.fetch_add(1, Ordering::Relaxed);
+        counters.bytes.fetch_add(sealed.used_bytes, Ordering::Relaxed);
+        counters.device_bytes.fetch_add(slots * slot_bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn write_frame(
+        &mut self,
+        device: &mut dyn Device,
+        frame: FrameNumber,
+        base: SlotIndex,
+        slice: RegionSlice,
+    ) {
+        let is_waited_for = self.shared.durable.wanted() > frame;
+        let sync = match self.context.sync {
+            SyncMethod::Dsync if is_waited_for => WriteSync::Data,
+            SyncMethod::Dsync | SyncMethod::Fdatasync => WriteSync::None,
+        };
+        if let Some(flight) = self.flights.iter_mut().rev().find(|flight| flight.frame == frame) {
+            flight.is_stable = sync == WriteSync::Data;
+        }
+        let token = Purpose::Frame(self.local, frame).into();
+        self.write(device, token, base, slice, sync);
+    }
+
+    pub(super) fn write(
+        &mut self,
+        device: &mut dyn Device,
+        token: Token,
+        slot: SlotIndex,
+        bytes: RegionSlice,
+        sync: WriteSync,
+    ) {
+        let Some(place) = self.context.layout.place(slot) else {
+            unreachable!("{slot:?} came from a claimed extent of this layout");
+        };
+        let operation = Operation::Write { device: place.device, offset: place.offset, bytes, sync };
+        self.submit_or_hold(device, token, operation);
+    }
+
+    pub(super) fn submit_or_hold(&mut self, device: &mut dyn Device, token: Token, operation: Operation) {
+        if let Err(rejected) = device.submit(token, operation) {
+            if mutant::is_active(Mutant::RejectedForgotten) {
+                return;
+            }
+            self.held.push_back((rejected.token, rejected.operation));
+        }
+    }
+
+    /// Tries again what the queue had no room for, in order.
+    pub(super) fn pass_on_held(&mut self, device: &mut dyn Device) -> bool {
+        let mut progress = false;
+        while let Some((token, operation)) = self.held.pop_front() {
+            if let Err(rejected) = device.submit(token, operation) {
+                self.held.push_front((rejected.token, rejected.operation));
+                break;
+            }
+            progress = true;
+        }
+        progress
+    }
+}
+
+fn unix_ns() -> u64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since_epoch.map_or(0, |elapsed| elapsed.as_nanos() as u64)
+}
