@@ -27,7 +27,7 @@ pub(crate) fn shard_of_key(hash: u64, shards: u32) -> ShardId {
         mixed = (mixed ^ (mixed >> 33)).wrapping_mul(factor);
     }
     mixed ^= mixed >> 33;
-    ShardId((u128::from(mixed) * u128::from(shards) >> 64) as u16)
+    ShardId(((u128::from(mixed) * u128::from(shards)) >> 64) as u16)
 }
 
 /// The next shard in turn. One counter for all threads: this is the one route on which callers share a cache line.

@@ -44,11 +44,11 @@ impl Core {
     /// One step of everything: mail, sealing, submission, completions, watermarks, waiters. Never blocks.
     pub fn turn(&mut self) -> Turn {
         local::drives(self.assembly.key(), self.engine.id());
-        if !self.has_joined {
-            if let Some(directory) = self.assembly.directory() {
-                self.engine.join(Arc::clone(directory));
-                self.has_joined = true;
-            }
+        if !self.has_joined
+            && let Some(directory) = self.assembly.directory()
+        {
+            self.engine.join(Arc::clone(directory));
+            self.has_joined = true;
         }
         let was_closed = self.engine.is_closed();
         let turn = self.engine.turn();
