@@ -1,7 +1,7 @@
 //! Records that were appended come back by address, before and after they are flushed, and after a reopen.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use corelog::{Durability, FormatOptions, Options, Route, Store};
+use corelog::{AppendError, Durability, FormatOptions, Options, Route, Store};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -28,9 +28,11 @@ fn a_record_is_read_from_the_buffer_then_from_the_device_then_after_a_reopen() {
         assert_eq!(store.read(id.address).unwrap(), payload);
     }
     let address = ticket.address();
+    // A handle that outlives the close does not keep the lock.
     store.close().unwrap();
-    drop(store);
+    let closed = store;
     let store = Store::open(&path, &Options::default().cores(2)).unwrap();
+    assert_eq!(closed.append(b"late").unwrap_err(), AppendError::Closed);
     assert!(store.recovery().clean, "{:?}", store.recovery());
     assert_eq!(&store.read(address).unwrap()[..], b"hello");
     for (id, payload) in addresses.iter().step_by(13) {

@@ -68,7 +68,7 @@ impl Assembly {
             shards,
             ..opened.superblock.clone()
         };
-        superblocks::write(&superblock, &opened.devices).map_err(|error| match error {
+        superblocks::write(&superblock, &self.devices()).map_err(|error| match error {
             WriteError::File(error) => CloseError::File(error),
             WriteError::Memory(error) => CloseError::Memory(error),
         })
@@ -107,12 +107,14 @@ impl Assembly {
 /// Asks all cores to close and waits for them.
 pub(super) fn close(inner: &Arc<Inner>) -> Result<(), CloseError> {
     ask(inner);
-    if inner.hosting.is_hosted() {
-        inner.hosting.join();
-    }
     let closed = inner.assembly.wait_closed(CLOSE_WAIT_MAX);
+    let ended = inner.hosting.join(CLOSE_WAIT_MAX);
+    inner.assembly.let_go_of_devices();
     if let Some(failure) = inner.directory.shards.iter().find_map(|shard| shard.failure()) {
         return Err(CloseError::Failed(failure));
+    }
+    if !ended {
+        return Err(CloseError::Stalled { waited: CLOSE_WAIT_MAX });
     }
     closed
 }
@@ -138,7 +140,13 @@ impl Drop for Inner {
             return;
         }
         ask(self);
-        self.hosting.join();
+        // A core's own thread (a waker that held the last handle) cannot wait for itself; it closes all the same.
+        if super::local::driven_core(self.assembly.key()).is_some() {
+            return;
+        }
+        if !self.hosting.join(CLOSE_WAIT_MAX) {
+            tracing::error!("the cores did not end in time; what they accepted may be lost");
+        }
         if let Some(Err(error)) = self.assembly.tails().outcome.take() {
             tracing::error!(%error, "closing the store");
         }

@@ -20,16 +20,29 @@ impl Hosting {
         !self.threads.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Waits for the threads to end. A panic of one was contained and reported to those whom it concerned.
-    pub(super) fn join(&self) {
+    /// Waits for the threads to end, for at most `limit`. True: they have. A panic of one was contained and reported
+    /// to those whom it concerned.
+    pub(super) fn join(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut all_ended = true;
         for thread in threads {
-            if thread.join().is_err() {
+            // A thread has no timed join; one that does not end is left behind with what it holds.
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(JOIN_PAUSE);
+            }
+            if !thread.is_finished() {
+                all_ended = false;
+            } else if thread.join().is_err() {
                 tracing::error!("a core's thread panicked");
             }
         }
+        all_ended
     }
 }
+
+/// Between two looks at a thread that is ending.
+const JOIN_PAUSE: Duration = Duration::from_micros(200);
 
 /// Starts a thread per seat and waits until all cores run.
 pub(super) fn host(mut opening: Opening) -> Result<Store, OpenError> {
@@ -64,6 +77,7 @@ type Outcome = (CoreId, Result<(), OpenError>);
 fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: mpsc::Sender<Outcome>) {
     let id = seat.core();
     if pin && !seat.pin() {
+        // The core's grants say the same.
         tracing::warn!(core = id.0, cpu = seat.cpu(), "the host did not let the core be pinned");
     }
     let assembly = std::sync::Arc::clone(&seat.assembly);

@@ -10,6 +10,7 @@ use corelog_shards::{
     core::{Core as Engine, CoreSetup},
     device::{
         Device, Grants,
+        file::DeviceFile,
         threads::{ThreadsDevice, ThreadsOptions},
         uring::{UringDevice, UringOptions},
     },
@@ -22,7 +23,10 @@ use corelog_shards::{
     shard_owner::{ShardContext, ShardOwner},
 };
 use corelog_tuning::topology::CorePlace;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{
+    cell::Cell,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+};
 
 /// Bytes of a buffer for reads of one record; longer records take a large one.
 const SMALL_READ_BYTES: usize = 2 * SLOT_BYTES_MAX as usize / 8;
@@ -38,7 +42,7 @@ const LARGE_READS: usize = 16;
 pub struct CoreGrants {
     /// The core.
     pub core: u16,
-    /// The CPU that its thread is pinned to.
+    /// The CPU that its thread is pinned to; `None`: it runs wherever the host puts it.
     pub cpu: Option<u32>,
     /// The backend and its features.
     pub device: Grants,
@@ -58,6 +62,8 @@ struct Part {
 /// Where the cores of one open meet.
 pub(crate) struct Assembly {
     pub(super) opened: Opened,
+    /// Emptied when the store is closed, so that the lock on them goes although handles of the store remain.
+    devices: Mutex<Vec<Arc<DeviceFile>>>,
     pub(super) options: Options,
     pub(super) cores: u32,
     parts: Mutex<Parts>,
@@ -81,9 +87,11 @@ impl std::fmt::Debug for Assembly {
 }
 
 impl Assembly {
-    pub(super) fn new(opened: Opened, options: Options, cores: u32) -> Arc<Self> {
+    pub(super) fn new(mut opened: Opened, options: Options, cores: u32) -> Arc<Self> {
+        let devices = Mutex::new(std::mem::take(&mut opened.devices));
         Arc::new(Self {
             opened,
+            devices,
             options,
             cores,
             parts: Mutex::default(),
@@ -97,6 +105,15 @@ impl Assembly {
     /// What tells this open of a store from all others in the process.
     pub(super) fn key(self: &Arc<Self>) -> usize {
         Arc::as_ptr(self) as usize
+    }
+
+    /// The store's devices; none once it is closed.
+    pub(super) fn devices(&self) -> Vec<Arc<DeviceFile>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn let_go_of_devices(&self) {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
@@ -178,12 +195,13 @@ pub struct Seat {
     pub(super) assembly: Arc<Assembly>,
     pub(super) core: CoreId,
     pub(super) place: Option<CorePlace>,
+    is_pinned: Cell<bool>,
     is_started: bool,
 }
 
 impl Seat {
     pub(super) const fn new(assembly: Arc<Assembly>, core: CoreId, place: Option<CorePlace>) -> Self {
-        Self { assembly, core, place, is_started: false }
+        Self { assembly, core, place, is_pinned: Cell::new(false), is_started: false }
     }
 
     /// Which core this is.
@@ -202,7 +220,9 @@ impl Seat {
     #[must_use]
     pub fn pin(&self) -> bool {
         let Some(cpu) = self.cpu() else { return false };
-        core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
+        let is_pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize });
+        self.is_pinned.set(is_pinned);
+        is_pinned
     }
 
     /// Builds the core on the calling thread, which drives it from now on. The store works once all seats have
@@ -252,7 +272,7 @@ impl Seat {
         });
         let grants = CoreGrants {
             core: self.core.0,
-            cpu: self.cpu(),
+            cpu: self.cpu().filter(|_| self.is_pinned.get()),
             device: engine.device().grants().clone(),
             pages,
             missing,
@@ -294,16 +314,17 @@ impl Seat {
     }
 
     fn device(&self, pollable: bool) -> Result<(Box<dyn Device>, Vec<String>), OpenError> {
-        let Assembly { opened, options, .. } = &*self.assembly;
+        let Assembly { options, .. } = &*self.assembly;
+        let devices = self.assembly.devices();
         let pool = || -> Result<Box<dyn Device>, OpenError> {
             let how = ThreadsOptions { depth: options.io_depth, ..ThreadsOptions::default() };
-            Ok(Box::new(ThreadsDevice::new(opened.devices.clone(), how)?))
+            Ok(Box::new(ThreadsDevice::new(devices.clone(), how)?))
         };
         if options.backend == Backend::Threads {
             return Ok((pool()?, Vec::new()));
         }
         let how = UringOptions { depth: options.io_depth, pollable, ..UringOptions::default() };
-        match UringDevice::new(opened.devices.clone(), how) {
+        match UringDevice::new(devices.clone(), how) {
             Ok(ring) => Ok((Box::new(ring), Vec::new())),
             Err(unavailable) if options.backend == Backend::Auto => {
                 tracing::warn!(%unavailable, "the thread pool serves instead");
