@@ -1,7 +1,28 @@
-//! The `corelog` program: its command line, what it prints, how it ends. The commands themselves use the library only.
+//! The program's face: what it takes, what it prints, and what it exits with. One file per command.
 
 pub mod args;
+pub mod bench;
 pub mod exit;
+pub mod failure;
+pub mod format;
 pub mod output;
 pub mod progress;
 pub mod size;
+
+use args::{Args, Command};
+use exit::Exit;
+use failure::Failure;
+use std::process::ExitCode;
+
+/// Runs the command, and says on standard error why it ended if it did not do everything.
+pub fn run(args: Args) -> ExitCode {
+    let done = match args.command {
+        Command::Format(args) => format::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        _ => Err(Failure::new(Exit::Failed, "this command comes with the next build")),
+    };
+    match done {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => failure.report(),
+    }
+}
