@@ -86,7 +86,13 @@ fn write_golden(version: u32) {
     file.read_to_end(&mut image).unwrap();
     // Never over an image that is there.
     let create = |name: String, bytes: &[u8]| {
-        fs::OpenOptions::new().write(true).create_new(true).open(golden(&name)).unwrap().write_all(bytes).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(golden(&name))
+            .unwrap()
+            .write_all(bytes)
+            .unwrap();
     };
     create(format!("version-{version}.image"), &pack(&image));
     create(format!("version-{version}.list"), list.as_bytes());

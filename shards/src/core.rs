@@ -56,9 +56,11 @@ struct WaitingAppend {
     responder: Responder,
 }
 
-/// A sync under way: what it will make durable, once the syncs of all devices it went to are back.
-#[derive(Debug)]
+/// A sync under way: what it will make durable, once the syncs of all devices it went to are back. The value is used
+/// again for the next one, with its memory.
+#[derive(Debug, Default)]
 struct SyncRound {
+    is_active: bool,
     covers: Vec<(LocalShard, FrameNumber)>,
     pending: u32,
     failed: Option<(DeviceIndex, Errno)>,
@@ -74,7 +76,7 @@ pub struct Core {
     directory: Option<Arc<Directory>>,
     reads: Reads,
     waiting: VecDeque<WaitingAppend>,
-    sync: Option<SyncRound>,
+    sync: SyncRound,
     /// Syncs of a round that the queue had no room for.
     held_syncs: Vec<DeviceIndex>,
     completions: Vec<Completion>,
@@ -117,7 +119,7 @@ impl Core {
             directory: None,
             reads: Reads::new(small_reads, large_reads),
             waiting: VecDeque::new(),
-            sync: None,
+            sync: SyncRound::default(),
             held_syncs: Vec::new(),
             completions: Vec::new(),
             is_closing: false,
@@ -231,7 +233,7 @@ impl Core {
     }
 
     fn has_work(&self) -> bool {
-        let is_syncing = self.sync.is_some();
+        let is_syncing = self.sync.is_active;
         let can_take_mail = self.can_take_mail() && !self.mailbox.is_empty();
         let can_sync = !is_syncing && self.shards.iter().any(ShardOwner::wants_sync);
         can_take_mail
@@ -325,7 +327,7 @@ impl Core {
     // ---- shards, reads, device ------------------------------------------------------------------------------------
 
     fn pump_shards(&mut self) -> bool {
-        let is_syncing = self.sync.is_some();
+        let is_syncing = self.sync.is_active;
         let mut progress = false;
         for shard in &mut self.shards {
             progress |= shard.pump(&mut *self.device, is_syncing);
@@ -406,13 +408,13 @@ impl Core {
     /// One sync at a time per core. It covers what all its shards have written; what is written while it runs waits
     /// for the next.
     fn start_sync(&mut self) -> bool {
-        if self.sync.is_some() {
+        if self.sync.is_active {
             return self.pass_on_syncs();
         }
         if !self.shards.iter().any(ShardOwner::wants_sync) {
             return false;
         }
-        let mut round = SyncRound { covers: Vec::new(), pending: 0, failed: None };
+        let round = &mut self.sync;
         let mut devices = 0_u16;
         for (local, shard) in self.shards.iter_mut().enumerate() {
             if let Some((covers, unsynced)) = shard.begin_sync() {
@@ -420,9 +422,9 @@ impl Core {
                 devices |= unsynced;
             }
         }
-        self.held_syncs = (0..16).filter(|bit| devices & 1 << bit != 0).map(DeviceIndex).collect();
+        self.held_syncs.extend((0..16).filter(|bit| devices & 1 << bit != 0).map(DeviceIndex));
         round.pending = self.held_syncs.len() as u32;
-        self.sync = Some(round);
+        round.is_active = true;
         self.pass_on_syncs();
         self.end_round();
         true
@@ -442,7 +444,8 @@ impl Core {
     }
 
     fn sync_part_completed(&mut self, completion: &Completion) {
-        let Some(round) = &mut self.sync else { return };
+        let round = &mut self.sync;
+        debug_assert!(round.is_active && round.pending > 0, "a sync ended that no round began");
         round.pending -= 1;
         if let Err(errno) = completion.result {
             if mutant::is_active(Mutant::SyncRetried) {
@@ -456,10 +459,14 @@ impl Core {
     }
 
     fn end_round(&mut self) {
-        let Some(round) = self.sync.take_if(|round| round.pending == 0) else { return };
-        for (local, covered) in round.covers {
+        if self.sync.pending > 0 {
+            return;
+        }
+        self.sync.is_active = false;
+        let failed = self.sync.failed.take();
+        for (local, covered) in self.sync.covers.drain(..) {
             let Some(shard) = self.shards.get_mut(usize::from(local.0)) else { continue };
-            match round.failed {
+            match failed {
                 // A failed sync is never repeated: the kernel may have dropped what it could not write.
                 Some((device, errno)) => shard.sync_failed(device, errno),
                 None => shard.sync_completed(covered),
@@ -496,7 +503,7 @@ impl Core {
     }
 
     fn is_drained(&self) -> bool {
-        self.sync.is_none()
+        !self.sync.is_active
             && self.reads.outstanding() == 0
             && self.device.in_flight() == 0
             && self.mailbox.is_empty()

@@ -1,0 +1,95 @@
+//! In the steady state neither an append nor the core's turn, nor a group commit, allocates memory.
+//!
+//! The store is driven by one thread, whose allocations are counted by the allocator of this test program.
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(unsafe_code, reason = "counting needs an allocator of our own")]
+
+use corelog::{AppendError, Core, Durability, FormatOptions, Options, Route, Store, Turn};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+struct Counting;
+
+std::thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is ending has no counter any more; nothing is counted there.
+    let _ended = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every call goes on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promised.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Appends one record, turning the core while its ring is full.
+fn append<'store>(store: &'store Store, core: &mut Core, payload: &[u8]) -> corelog::Ticket<'store> {
+    loop {
+        match store.try_append(Route::Local, payload) {
+            Ok(ticket) => return ticket,
+            Err(refused) => assert!(matches!(refused.error, AppendError::Full { .. }), "{refused}"),
+        }
+        if core.turn() == Turn::Idle {
+            core.wait(None);
+        }
+    }
+}
+
+fn make_durable(core: &mut Core, ticket: corelog::Ticket<'_>) {
+    let mut reached = pin!(ticket.reached(Durability::Durable));
+    let mut context = Context::from_waker(Waker::noop());
+    while let Poll::Pending = reached.as_mut().poll(&mut context) {
+        if core.turn() == Turn::Idle {
+            core.wait(None);
+        }
+    }
+}
+
+#[test]
+fn appends_turns_and_group_commits_allocate_nothing_once_they_are_warm() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("store");
+    Store::format(&[&path], &FormatOptions::sized(256 << 20).shards(1).sparse()).unwrap();
+    let mut opening = Store::open_owned(&[&path], &Options::default().cores(1)).unwrap();
+    let mut core = opening.take_seats().remove(0).start().unwrap();
+    let store = opening.store().unwrap();
+    let payload = [7_u8; 1000];
+    let mut work = |records: u32| {
+        for index in 0..records {
+            let ticket = append(&store, &mut core, &payload);
+            if index % 50 == 0 {
+                make_durable(&mut core, ticket);
+            }
+        }
+    };
+    work(20_000);
+    let before = ALLOCATIONS.get();
+    work(20_000);
+    let allocated = ALLOCATIONS.get() - before;
+    assert_eq!(allocated, 0, "20,000 appends and 400 group commits allocated {allocated} times");
+}
