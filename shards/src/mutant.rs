@@ -27,6 +27,10 @@ pub enum Mutant {
     CommitRelaxed,
     /// The core goes to sleep without a second look.
     SleepWithoutSecondLook,
+    /// Everyone who sees a sleeper wakes it.
+    WakePerRing,
+    /// An extent that is given back is touched once more.
+    FreeBeforeDone,
     /// `ring` looks at the sleeper's flag without a fence before.
     RingWithoutFence,
     /// A waiter registers without looking at the watermark again.
@@ -67,6 +71,18 @@ pub enum Mutant {
     ExtentBeforeHeader,
     /// A completion is matched by order, not by token.
     CompletionByOrder,
+    /// A spare extent that the ring is in already is taken for a fresh one.
+    SpareUsedAgain,
+    /// Closing seals the frame before it closes the position, so that a rotation may leave an empty frame behind.
+    CloseSealsFirst,
+    /// A flush looks for the current frame twice, and takes the second answer for the first.
+    FlushLooksTwice,
+    /// Closing forbids appends without sealing the frame that is being filled.
+    CloseWithoutSeal,
+    /// A read from memory does not mind writers.
+    CopyIgnoresWriters,
+    /// What frame numbers are relative to is read without order.
+    OldestRelaxed,
 }
 
 #[cfg(any(test, feature = "mutants"))]

@@ -9,7 +9,6 @@ use crate::{
     ring::{
         Refusal, Ring,
         reservation::{Placed, Reservation},
-        state::Sealing,
     },
     sync::{AtomicU64, Ordering},
     watermark::{Durability, Mark, RoomWaiters, Watermarks},
@@ -174,15 +173,10 @@ impl Shard {
         }
     }
 
-    /// The last frame that holds anything accepted so far: what a flush has to wait for. `None`: nothing since the
-    /// store was opened.
+    /// The last frame that holds anything accepted so far, sealed: what a flush has to wait for. `None`: nothing was
+    /// ever accepted.
     pub fn seal_for_flush(&self) -> Option<FrameNumber> {
-        let before = self.ring.current_frame();
-        match self.ring.seal() {
-            // Everything accepted before the call is in frames up to `before`.
-            Sealing::Sealed { .. } | Sealing::AlreadySealed | Sealing::Moved => Some(before),
-            Sealing::Empty => before.0.checked_sub(1).map(FrameNumber),
-        }
+        self.ring.seal_accepted()
     }
 
     /// Where the shard stands.

@@ -14,6 +14,8 @@ pub mod state;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+#[cfg(test)]
+mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -69,7 +71,7 @@ pub enum Refusal {
         /// Longest payload in bytes.
         max: u64,
     },
-    /// No free buffer, or too many writers. The completion of any write mends it: try again.
+    /// No free buffer. The completion of any write mends it: try again.
     Exhausted,
     /// The next frame needs a new extent, and no spare is ready. The owner is fetching one, unless the store is full.
     NoExtent,
@@ -205,9 +207,18 @@ impl Ring {
     /// The frame that is being filled, or where the closed ring stopped: frames below it are sealed.
     #[must_use]
     pub fn current_frame(&self) -> FrameNumber {
-        // One less, since a closed ring's last frame may be recycled too.
-        let oldest = self.oldest.load(Ordering::Relaxed).saturating_sub(1);
-        self.frame_of(Position::from_bits(self.current.load(Ordering::Acquire)).tag, oldest)
+        self.standing().1
+    }
+
+    /// Where the ring stands, closed or not, and the number of the frame there.
+    fn standing(&self) -> (Position, FrameNumber) {
+        // Acquire, and before the position: a reference that is newer than the position would put the frame a whole
+        // round of tags ahead. One less, since a closed ring's last frame may be recycled too.
+        let ordering =
+            if mutant::is_active(Mutant::OldestRelaxed) { Ordering::Relaxed } else { Ordering::Acquire };
+        let oldest = self.oldest.load(ordering).saturating_sub(1);
+        let position = Position::from_bits(self.current.load(Ordering::Acquire));
+        (position, self.frame_of(position.tag, oldest))
     }
 
     fn frame_of(&self, tag: FrameTag, oldest: u64) -> FrameNumber {
@@ -317,12 +328,16 @@ impl Ring {
         // A spare in the frame's own extent was used up and not replaced yet.
         let is_fresh =
             spare != SPARE_NONE && self.geometry.extent_of(SlotIndex(spare)) != self.geometry.extent_of(base);
+        let is_fresh = is_fresh || (spare != SPARE_NONE && mutant::is_active(Mutant::SpareUsedAgain));
         is_fresh.then_some(SlotIndex(spare))
     }
 
     /// Seals the frame that is being filled, if it holds anything, and moves on if there is room. Any thread.
     pub fn seal(&self) -> Sealing {
-        let Some(position) = self.position() else { return Sealing::AlreadySealed };
+        self.position().map_or(Sealing::AlreadySealed, |position| self.seal_at(position))
+    }
+
+    fn seal_at(&self, position: Position) -> Sealing {
         let sealing = self.state(position.tag).seal(position.tag, false);
         if let Sealing::Sealed { handed_over } = sealing {
             if handed_over {
@@ -331,5 +346,21 @@ impl Ring {
             let _later_if_not_now = self.rotate(position);
         }
         sealing
+    }
+
+    /// Seals what was accepted before the call, and gives the last frame that holds any of it. `None`: there was
+    /// nothing in frame 0.
+    pub fn seal_accepted(&self) -> Option<FrameNumber> {
+        let (position, frame) = self.standing();
+        let is_empty = if position.is_closed() {
+            // What gets in behind this load was not accepted before the call.
+            let last = self.state(position.tag).load();
+            last.tag() == position.tag && last.offset() == 0
+        } else if mutant::is_active(Mutant::FlushLooksTwice) {
+            self.seal() == Sealing::Empty
+        } else {
+            self.seal_at(position) == Sealing::Empty
+        };
+        if is_empty { frame.0.checked_sub(1).map(FrameNumber) } else { Some(frame) }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     ids::{FrameNumber, SlotIndex},
     limits::FRAME_HEADER_BYTES,
     memory::RegionSlice,
+    mutant::{self, Mutant},
     sync::Ordering,
 };
 use std::sync::Arc;
@@ -83,9 +84,10 @@ impl RingOwner {
     /// Takes no more appends, and gives the last frame. It is sealed, and may be empty.
     pub fn close(&mut self) -> FrameNumber {
         let ring = &self.ring;
-        loop {
-            let Some(position) = ring.position() else { return ring.current_frame() };
-            let _sealed_now_or_before = ring.state(position.tag).seal(position.tag, true);
+        while let Some(position) = ring.position() {
+            if mutant::is_active(Mutant::CloseSealsFirst) {
+                let _sealed_now_or_before = ring.state(position.tag).seal(position.tag, true);
+            }
             let closed = Position { tag: position.tag, base: SlotIndex(SLOT_CLOSED) };
             let installed = ring.current.compare_exchange(
                 position.to_bits(),
@@ -94,9 +96,15 @@ impl RingOwner {
                 Ordering::Relaxed,
             );
             if installed.is_ok() {
-                return ring.current_frame();
+                // Behind the closed position, so that nobody rotates past the frame that is sealed here: if it is
+                // empty it is the last, and an empty frame is never written.
+                if !mutant::is_active(Mutant::CloseWithoutSeal) {
+                    let _sealed_now_or_before = ring.state(position.tag).seal(position.tag, true);
+                }
+                break;
             }
         }
+        ring.current_frame()
     }
 
     /// Moves the ring on if its current buffer is sealed: a thread that was suspended after sealing stops nobody.
@@ -145,7 +153,7 @@ impl RingOwner {
         if state.tag() != tag || at < FRAME_HEADER_BYTES || end > FRAME_HEADER_BYTES + state.offset() {
             return CopyOut::Gone;
         }
-        if state.writers() > 0 {
+        if state.writers() > 0 && !mutant::is_active(Mutant::CopyIgnoresWriters) {
             return CopyOut::Busy;
         }
         // SAFETY: only the owner recycles, and `self` is borrowed, so the bytes stay in this turn. No writer was
@@ -173,7 +181,9 @@ impl RingOwner {
         assert_eq!(ring.oldest.load(Ordering::Relaxed), frame.0, "recycled out of order");
         debug_assert!(ring.position().is_none_or(|position| position.tag != tag), "recycled while current");
         // Before the buffer is open again: a reserver in a later turn must not find an older reference.
-        ring.oldest.store(frame.0 + 1, Ordering::Relaxed);
+        // Release pairs with the acquire of `standing`: whoever sees this reference also sees that the ring moved past
+        // the frame, which `move_past` has seen.
+        ring.oldest.store(frame.0 + 1, Ordering::Release);
         ring.state(tag).recycle(tag, ring.buffers());
     }
 }

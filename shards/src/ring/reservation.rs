@@ -7,7 +7,7 @@ use crate::{
     address::Address,
     format::record::{RecordFlags, RecordKind, record_bytes, seal_record},
     ids::FrameNumber,
-    limits::RECORD_HEADER_BYTES,
+    limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES},
     mutant::{self, Mutant},
     sync::Ordering,
 };
@@ -82,11 +82,12 @@ impl<'ring> Reservation<'ring> {
         let ring = self.ring;
         let byte = ring.geometry.byte_of(self.position.base) + self.frame_offset;
         let generation = ring.extents.generation(ring.geometry.extent_of_byte(byte));
-        let length = self.length;
+        let (length, frame_offset) = (self.length, self.frame_offset);
         let record = self.record_mut();
         let end = RECORD_HEADER_BYTES as usize + length;
         // What lies between this record and the next goes to the device too; it must not be an old turn's bytes.
         record[end..].fill(0);
+        let kind = if forgets(frame_offset) { RecordKind::VOID } else { kind };
         seal_record(&mut record[..end], kind, flags, ring.seed.record_seed(generation, byte));
         // Before the commit, while the frame cannot be recycled: `oldest` is at most `buffers` behind.
         let frame = ring.frame_of(self.position.tag, ring.oldest.load(Ordering::Relaxed));
@@ -97,8 +98,18 @@ impl<'ring> Reservation<'ring> {
     }
 }
 
+/// The mutant: the record that crossed the end of a buffer, and so begins the next, is dropped.
+fn forgets(frame_offset: u64) -> bool {
+    mutant::is_active(Mutant::CrossingForgotten) && frame_offset == FRAME_HEADER_BYTES
+}
+
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
+        // A model that found a race is being taken down: touching what it tracks would panic within the panic.
+        #[cfg(loom)]
+        if std::thread::panicking() {
+            return;
+        }
         if mutant::is_active(Mutant::DropKeepsWriter) {
             return;
         }

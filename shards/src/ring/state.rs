@@ -216,7 +216,7 @@ impl AtomicState {
             // new writer touches them. Failure is looked at again, so relaxed.
             match self.0.compare_exchange_weak(state.0, next, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) if fits => return Reserved::At { offset },
-                Ok(_) => return Reserved::Crossed { handed_over: state.writers() == 0 },
+                Ok(_) => return Reserved::Crossed { handed_over: hands_over(state) },
                 Err(seen) => state = State(seen),
             }
         }
@@ -254,7 +254,7 @@ impl AtomicState {
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Sealing::Sealed { handed_over: state.writers() == 0 },
+                Ok(_) => return Sealing::Sealed { handed_over: hands_over(state) },
                 Err(seen) => state = State(seen),
             }
         }
@@ -286,6 +286,11 @@ impl AtomicState {
         // Release pairs with the acquire of `reserve`: the owner is done with the bytes.
         self.0.store(State::filling(next).0, Ordering::Release);
     }
+}
+
+/// True if the one who seals a buffer in this state is also the last one in it.
+fn hands_over(before: State) -> bool {
+    before.writers() == 0 || mutant::is_active(Mutant::HandOverTwice)
 }
 
 #[cfg(all(test, not(loom)))]
