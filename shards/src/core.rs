@@ -208,12 +208,7 @@ impl Core {
     /// Announces sleep and looks once more. False: there is work, so take a turn instead. After true, whoever gives
     /// the core work makes [`Core::fd`] readable; [`Core::awake`] ends that.
     pub fn prepare_wait(&mut self) -> bool {
-        self.handle_bell().prepare_sleep();
-        if mutant::is_active(Mutant::SleepWithoutSecondLook) || !self.has_work() {
-            return true;
-        }
-        self.handle_bell().awake();
-        false
+        self.handle_bell().may_sleep(|| self.has_work())
     }
 
     /// Ends what [`Core::prepare_wait`] began.

@@ -185,10 +185,18 @@ impl ExtentTable {
         let word = &self.entries[extent.0 as usize];
         let entry = ExtentEntry::from_bits(word.load(Ordering::Relaxed));
         debug_assert_eq!(entry.usage, ExtentUse::Claimed, "{extent:?} freed twice");
-        word.store(ExtentEntry { usage: ExtentUse::Free, ..entry }.to_bits(), Ordering::Release);
+        let freed = ExtentEntry { usage: ExtentUse::Free, ..entry }.to_bits();
+        word.store(freed, Ordering::Release);
+        if mutant::is_active(Mutant::FreeBeforeDone) {
+            word.store(freed, Ordering::Release);
+        }
         self.free.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "extents_loom_tests.rs"]
+mod loom_tests;
 
 #[cfg(all(test, not(loom)))]
 #[expect(clippy::unwrap_used, reason = "tests")]

@@ -15,6 +15,8 @@ pub mod ids;
 pub mod layout;
 pub mod limits;
 pub mod memory;
+#[cfg(all(test, loom))]
+mod models;
 pub mod mutant;
 pub mod open;
 pub mod park;
@@ -26,4 +28,6 @@ pub mod shard;
 pub mod shard_owner;
 mod sync;
 mod token;
+#[cfg(all(test, loom))]
+mod twins;
 pub mod watermark;

@@ -14,6 +14,10 @@ use std::{fmt, ptr::NonNull, sync::Arc};
 /// Bytes of the pages that `HUGETLB` and transparent huge pages use here.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// What loom sees as one place. The models reserve multiples of this, so that neighbours are not taken for a race.
+#[cfg(loom)]
+pub(crate) const TRACKED_BYTES: usize = 128;
+
 /// Memory that the host did not give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
@@ -89,7 +93,7 @@ impl Region {
             pages,
             node_refused,
             #[cfg(loom)]
-            tracked: (0..bytes / 8).map(|_| loom::cell::UnsafeCell::new(())).collect(),
+            tracked: (0..bytes / TRACKED_BYTES).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         };
         region.touch();
         Ok(Arc::new(region))
@@ -183,7 +187,7 @@ impl Region {
     /// Tells loom of the access, so that a race on ring bytes fails the model.
     #[cfg(loom)]
     fn track(&self, offset: usize, length: usize, write: bool) {
-        for cell in &self.tracked[offset / 8..(offset + length).div_ceil(8)] {
+        for cell in &self.tracked[offset / TRACKED_BYTES..(offset + length).div_ceil(TRACKED_BYTES)] {
             if write {
                 cell.with_mut(|_| ());
             } else {

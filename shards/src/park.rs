@@ -1,11 +1,14 @@
 //! Waking a core that sleeps: once per sleep, and never too few.
 //!
-//! The core that wants to sleep calls [`Bell::prepare_sleep`], looks once more at everything that could want it,
-//! and only then sleeps in the kernel. Whoever gives it work makes the work visible first and calls [`Bell::ring`]
+//! The core that wants to sleep announces it, looks once more at everything that could want it (see
+//! [`Bell::may_sleep`]), and only then sleeps in the kernel. Whoever gives it work makes the work visible first and calls [`Bell::ring`]
 //! after. Each side writes, fences, and then reads what the other wrote, so at least one of the two sees the other
 //! (the store-buffer pattern; both fences are needed).
 
-use crate::sync::{AtomicBool, Ordering, fence};
+use crate::{
+    mutant::{self, Mutant},
+    sync::{AtomicBool, Ordering, fence},
+};
 use std::{fmt, sync::Arc};
 
 /// The kernel side of a bell: an eventfd, a futex, a simulator's run queue.
@@ -33,7 +36,9 @@ impl Bell {
     pub fn ring(&self) {
         // Pairs with the fence in `prepare_sleep`: either this load sees `asleep`, or the core's second look sees
         // the work that was published before the call.
-        fence(Ordering::SeqCst);
+        if !mutant::is_active(Mutant::RingWithoutFence) {
+            fence(Ordering::SeqCst);
+        }
         if self.asleep.load(Ordering::Relaxed) {
             self.ring_sleeper();
         }
@@ -42,7 +47,7 @@ impl Bell {
     #[cold]
     fn ring_sleeper(&self) {
         // AcqRel: of several ringers exactly one takes the flag and pays for the system call.
-        if self.asleep.swap(false, Ordering::AcqRel) {
+        if self.asleep.swap(false, Ordering::AcqRel) || mutant::is_active(Mutant::WakePerRing) {
             self.wakeup.wake();
         }
     }
@@ -51,6 +56,16 @@ impl Bell {
     pub fn prepare_sleep(&self) {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+    }
+
+    /// Announces sleep and looks once more. False: there is work, and the announcement is taken back.
+    pub fn may_sleep(&self, has_work: impl FnOnce() -> bool) -> bool {
+        self.prepare_sleep();
+        if mutant::is_active(Mutant::SleepWithoutSecondLook) || !has_work() {
+            return true;
+        }
+        self.awake();
+        false
     }
 
     /// Takes the announcement back, after the sleep or because work was found.
@@ -64,3 +79,7 @@ impl fmt::Debug for Bell {
         f.debug_struct("Bell").field("asleep", &self.asleep.load(Ordering::Relaxed)).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "park_loom_tests.rs"]
+mod loom_tests;

@@ -187,6 +187,10 @@ impl RoomWaiters {
     }
 }
 
+#[cfg(all(test, loom))]
+#[path = "watermark_loom_tests.rs"]
+mod loom_tests;
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
