@@ -66,7 +66,7 @@ struct Inner {
 }
 
 impl Store {
-    /// Makes a store; see [`format`].
+    /// Makes a store; see [`format()`].
     pub fn format<P: AsRef<Path>>(
         paths: &[P],
         options: &crate::FormatOptions,
