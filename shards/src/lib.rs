@@ -24,6 +24,7 @@ pub mod reads;
 pub mod recovery;
 pub mod requests;
 pub mod ring;
+pub mod scan;
 pub mod shard;
 pub mod shard_owner;
 mod sync;

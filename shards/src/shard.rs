@@ -218,6 +218,13 @@ impl Shard {
         extents.1.get(usize::try_from(index).ok()?).copied()
     }
 
+    /// The ordinal of its first extent, and how many it has.
+    #[must_use]
+    pub fn extent_span(&self) -> (ExtentOrdinal, u64) {
+        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
+        (extents.0, extents.1.len() as u64)
+    }
+
     pub(crate) fn push_extent(&self, extent: ExtentIndex) {
         self.extents.write().unwrap_or_else(PoisonError::into_inner).1.push(extent);
     }
