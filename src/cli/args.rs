@@ -101,7 +101,11 @@ pub struct Append {
     /// Print the address of each record once it counts as appended, in input order.
     #[arg(long)]
     pub addresses: bool,
-    /// Records that may wait for their durability at the same time.
+    /// Write to this file, as it goes, how much of the input counts as appended: a line with records and bytes each
+    /// time that it is more.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub acks: Option<PathBuf>,
+    /// Records that may wait for their durability at the same time; default: 262144.
     #[arg(long, value_name = "N")]
     pub in_flight: Option<NonZeroU32>,
     /// How the store is run.

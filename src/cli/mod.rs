@@ -1,5 +1,6 @@
 //! The program's face: what it takes, what it prints, and what it exits with. One file per command.
 
+pub mod append;
 pub mod args;
 pub mod bench;
 pub mod exit;
@@ -7,6 +8,7 @@ pub mod failure;
 pub mod format;
 pub mod output;
 pub mod progress;
+pub mod setup;
 pub mod size;
 
 use args::{Args, Command};
@@ -18,6 +20,7 @@ use std::process::ExitCode;
 pub fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::Format(args) => format::run(&args),
+        Command::Append(args) => append::run(&args),
         Command::Bench(args) => bench::run(&args),
         _ => Err(Failure::new(Exit::Failed, "this command comes with the next build")),
     };

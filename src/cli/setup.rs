@@ -1,0 +1,101 @@
+//! From the command line to the engine's options: a profile first, and over it what the command line says.
+
+use super::{
+    args::{self, DeviceOptions, RunOptions},
+    exit::Exit,
+    failure::Failure,
+};
+use corelog::{Backend, Durability, Options, RecoveryReport, Store, SyncMethod};
+use std::path::Path;
+
+/// The options for a command that runs the store's cores. Their bounds are checked where the store is opened.
+pub fn options(run: &RunOptions) -> Result<Options, Failure> {
+    let mut options = match &run.profile {
+        Some(path) => profile(path)?,
+        None => Options::default(),
+    };
+    if let Some(cores) = run.cores {
+        options.cores = Some(cores.get());
+    }
+    if let Some(sync) = run.sync {
+        options.sync = sync.into();
+    }
+    apply(&mut options, run.device);
+    Ok(options)
+}
+
+fn apply(options: &mut Options, device: DeviceOptions) {
+    if let Some(backend) = device.backend {
+        options.backend = backend.into();
+    }
+    options.allow_buffered |= device.allow_buffered;
+}
+
+fn profile(path: &Path) -> Result<Options, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(Exit::Failed, format!("profile {}: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error| {
+        let place = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = place.map_or_else(String::new, |line| format!("line {line}: "));
+        Failure::new(Exit::Usage, format!("profile {}: {line}{}", path.display(), error.message().trim()))
+    })
+}
+
+/// Lines for standard error about what opening had to cut off.
+pub fn notes(report: &RecoveryReport) -> Vec<String> {
+    let cut = report.shards.iter().filter(|shard| shard.tail.cut_frames > 0);
+    let mut notes: Vec<String> = cut
+        .map(|shard| {
+            format!(
+                "note: shard {}: {} frames behind the end of its log were cut off; nobody was told that they were durable",
+                shard.shard, shard.tail.cut_frames
+            )
+        })
+        .collect();
+    for shard in report.shards.iter().filter(|shard| !shard.losses.is_empty()) {
+        let places: Vec<String> = shard.losses.iter().map(|loss| loss.place.to_string()).collect();
+        notes.push(format!("note: salvage gave up {}", places.join(", ")));
+    }
+    notes
+}
+
+/// What the host did not grant, each line once.
+pub fn not_granted(store: &Store) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for grants in store.grants() {
+        for line in grants.device.missing.into_iter().chain(grants.missing) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
+
+impl From<args::Backend> for Backend {
+    fn from(backend: args::Backend) -> Self {
+        match backend {
+            args::Backend::Uring => Self::IoUring,
+            args::Backend::Threads => Self::Threads,
+        }
+    }
+}
+
+impl From<args::SyncMethod> for SyncMethod {
+    fn from(sync: args::SyncMethod) -> Self {
+        match sync {
+            args::SyncMethod::Fdatasync => Self::Fdatasync,
+            args::SyncMethod::Dsync => Self::Dsync,
+        }
+    }
+}
+
+impl From<args::Durability> for Durability {
+    fn from(durability: args::Durability) -> Self {
+        match durability {
+            args::Durability::Buffered => Self::Buffered,
+            args::Durability::Written => Self::Written,
+            args::Durability::Durable => Self::Durable,
+        }
+    }
+}
