@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod inspect;
 mod options;
 mod read;
 mod router;
@@ -23,6 +24,7 @@ pub use corelog_shards::{
     watermark::{Durability, Watermarks},
 };
 pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, WaitError};
+pub use inspect::Inspection;
 pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
 pub use read::Reading;
 pub use router::Route;

@@ -81,6 +81,9 @@ pub const RECOVERY_WINDOW_BYTES: u64 = 256 << 10;
 /// How long `open` waits for the store's lock: old writes of a killed process land within about 11 ms.
 pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
 
+/// How often an inspection looks before it believes that a store is damaged that somebody may be writing.
+pub const INSPECTION_TRIES_MAX: u32 = 4;
+
 /// How often a waiter for the lock looks again at the longest, in milliseconds.
 pub const LOCK_PAUSE_MS_MAX: u64 = 20;
 

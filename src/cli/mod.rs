@@ -6,8 +6,10 @@ pub mod bench;
 pub mod exit;
 pub mod failure;
 pub mod format;
+pub mod info;
 pub mod output;
 pub mod progress;
+pub mod read;
 pub mod setup;
 pub mod size;
 
@@ -21,6 +23,8 @@ pub fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::Format(args) => format::run(&args),
         Command::Append(args) => append::run(&args),
+        Command::Read(args) => read::run(&args),
+        Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
         _ => Err(Failure::new(Exit::Failed, "this command comes with the next build")),
     };

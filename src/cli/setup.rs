@@ -24,6 +24,13 @@ pub fn options(run: &RunOptions) -> Result<Options, Failure> {
     Ok(options)
 }
 
+/// The options for a command that only looks. A store whose file system buffers can be looked at, with a note.
+pub fn inspection_options(device: DeviceOptions) -> Options {
+    let mut options = Options::default().allow_buffered(true);
+    apply(&mut options, device);
+    options
+}
+
 fn apply(options: &mut Options, device: DeviceOptions) {
     if let Some(backend) = device.backend {
         options.backend = backend.into();

@@ -1,0 +1,49 @@
+//! `corelog read`.
+
+use super::{
+    args::{DeviceOptions, Framing, Read},
+    failure::{Failure, say},
+    setup,
+};
+use corelog::{Inspection, OpenError};
+use std::{
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+/// Runs the command: prints the records in the order of their addresses on the command line. The first that cannot be
+/// read ends it; what is in front of it is printed.
+pub fn run(args: &Read) -> Result<(), Failure> {
+    let store = inspect(&args.store, args.device)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = args.addresses.iter().try_for_each(|address| {
+        let record = store.read(*address)?;
+        write_record(&mut out, &record, args.join).map_err(Failure::of_output)
+    });
+    let flushed = out.flush().map_err(Failure::of_output);
+    printed.and(flushed)
+}
+
+/// Opens a store to look at it, and says on standard error what may make the look doubtful.
+pub fn inspect(path: &Path, device: DeviceOptions) -> Result<Inspection, OpenError> {
+    let store = Inspection::open(&[path], &setup::inspection_options(device))?;
+    store.warnings().iter().for_each(|warning| say(&format!("note: {warning}")));
+    Ok(store)
+}
+
+/// Writes a record with what is around it; `append --split` with the same word takes it back.
+pub fn write_record(out: &mut impl Write, record: &[u8], join: Framing) -> io::Result<()> {
+    match join {
+        Framing::None => out.write_all(record),
+        Framing::Line => {
+            out.write_all(record)?;
+            out.write_all(b"\n")
+        }
+        Framing::U32le => {
+            // No record of a store is as long as 2^32 bytes: its header has 24 bits for the length.
+            let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
+            out.write_all(&length.to_le_bytes())?;
+            out.write_all(record)
+        }
+    }
+}
