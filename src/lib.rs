@@ -16,6 +16,7 @@ mod ticket;
 pub use corelog_shards::{
     address::{Address, ParseAddressError},
     core::Turn,
+    device::Counters as DeviceCounters,
     failure::ShardFailure,
     ids::{CoreId, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits,

@@ -228,15 +228,24 @@ pub struct Bench {
     /// How long each workload runs.
     #[arg(long, value_name = "S", default_value = "3", value_parser = parse_seconds)]
     pub seconds: Seconds,
-    /// Size of the store; default: 2GiB, or what the disk has left if that is less.
+    /// Size of the store; default: 4GiB, or half of what the disk has left if that is less.
     #[arg(long, value_name = "SIZE")]
     pub size: Option<ByteSize>,
     /// Operations that each core keeps waiting in the durable and read workloads.
     #[arg(long, value_name = "N", default_value = "32")]
     pub in_flight: NonZeroU32,
-    /// When a record of the append workload counts; the durable workload is always durable.
-    #[arg(long, value_enum, default_value_t = Durability::Buffered)]
+    /// What the append workload waits for at its end; the durable workload waits for each record.
+    #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
+    /// Let the store's own threads drive the cores, and append and read from client threads; by default the threads
+    /// that append drive the cores.
+    #[arg(long)]
+    pub hosted: bool,
+    /// Compare with bare loops that copy, checksum and write and do nothing else, in turns, instead of running the
+    /// workloads.
+    #[cfg(feature = "yardsticks")]
+    #[arg(long)]
+    pub yardsticks: bool,
     /// How the store is run.
     #[command(flatten)]
     pub run: RunOptions,

@@ -3,6 +3,7 @@
 use super::{local, seat::Assembly};
 use corelog_shards::{
     core::{Core as Engine, Turn},
+    device::Counters as DeviceCounters,
     ids::CoreId,
 };
 use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
@@ -96,6 +97,12 @@ impl Core {
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.engine.fd()
+    }
+
+    /// What the core's device queue did so far: system calls, submissions, completions, wake-ups.
+    #[must_use]
+    pub fn device_counters(&self) -> DeviceCounters {
+        self.engine.device().counters()
     }
 
     /// Closes the core's shards and turns until everything accepted is durable, for at most `limit`. True: it is.

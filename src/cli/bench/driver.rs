@@ -1,0 +1,125 @@
+//! Who turns the core: the lane's own thread (owned cores), or a thread of the store (hosted cores).
+
+use super::error::BenchError;
+use corelog::{AppendError, Core, DeviceCounters, FrameNumber, Refused, Route, ShardId, Store, Ticket, Turn};
+use std::time::Duration;
+
+/// A sleep ends after this at the latest: what wakes a future of a lane need not wake its core.
+const SLEEP_MAX: Duration = Duration::from_millis(1);
+
+/// What a lane appends and waits through.
+pub trait Driver {
+    /// Appends, waiting for room if need be. `None`: the store is full.
+    fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError>;
+
+    /// Lets the core work. False: there was nothing to do.
+    fn turn(&mut self) -> Result<bool, BenchError>;
+
+    /// Sleeps until there may be something to do.
+    fn sleep(&mut self);
+
+    /// The shard that it appends to.
+    fn shard(&self) -> ShardId;
+
+    /// System calls of the core's device so far.
+    fn device_counters(&self) -> DeviceCounters;
+}
+
+/// The lane's thread drives its core.
+#[derive(Debug)]
+pub struct Owned {
+    core: Core,
+    shard: ShardId,
+    /// The frame of the last append: when the next goes to another, the core has something to submit.
+    frame: FrameNumber,
+}
+
+impl Owned {
+    pub fn new(core: Core) -> Self {
+        let shard = ShardId(core.id().0);
+        Self { core, shard, frame: FrameNumber(0) }
+    }
+
+    pub fn into_core(self) -> Core {
+        self.core
+    }
+
+    fn work(&mut self) -> Result<(), BenchError> {
+        if !self.turn()? {
+            self.sleep();
+        }
+        Ok(())
+    }
+}
+
+impl Driver for Owned {
+    #[inline]
+    fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError> {
+        loop {
+            match store.try_append(Route::Local, payload) {
+                Ok(ticket) => {
+                    if ticket.frame() != self.frame {
+                        self.frame = ticket.frame();
+                        self.turn()?;
+                    }
+                    return Ok(Some(ticket));
+                }
+                Err(Refused { error: AppendError::Full { .. }, .. }) => self.work()?,
+                Err(Refused { error: AppendError::StoreFull { .. }, .. }) => return Ok(None),
+                Err(Refused { error, .. }) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<bool, BenchError> {
+        match self.core.turn() {
+            Turn::Progress => Ok(true),
+            Turn::Idle => Ok(false),
+            Turn::Closed => Err(BenchError::CoreClosed { shard: self.shard }),
+        }
+    }
+
+    fn sleep(&mut self) {
+        self.core.wait(Some(SLEEP_MAX));
+    }
+
+    fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    fn device_counters(&self) -> DeviceCounters {
+        self.core.device_counters()
+    }
+}
+
+/// A thread of the store drives the core; the lane's is a client.
+#[derive(Debug)]
+pub struct Hosted {
+    pub shard: ShardId,
+}
+
+impl Driver for Hosted {
+    fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError> {
+        match store.append_to(Route::Shard(self.shard), payload) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(AppendError::StoreFull { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn turn(&mut self) -> Result<bool, BenchError> {
+        Ok(false)
+    }
+
+    fn sleep(&mut self) {
+        std::thread::park_timeout(SLEEP_MAX);
+    }
+
+    fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    fn device_counters(&self) -> DeviceCounters {
+        DeviceCounters::default()
+    }
+}

@@ -1,0 +1,126 @@
+//! The smallest executor: a fixed number of futures on one thread, each polled when its waker was called.
+
+use super::{driver::Driver, error::BenchError};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    thread::Thread,
+    time::Instant,
+};
+
+#[derive(Debug)]
+struct Ready {
+    list: Mutex<Vec<usize>>,
+    thread: Thread,
+}
+
+impl Ready {
+    fn push(&self, index: usize) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+        // Costs a system call only if the lane's thread is parked, which a lane with an own core never is.
+        self.thread.unpark();
+    }
+
+    fn take(&self, into: &mut Vec<usize>) {
+        into.append(&mut self.list.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+struct Task {
+    index: usize,
+    ready: Arc<Ready>,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.ready.push(self.index);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.push(self.index);
+    }
+}
+
+/// The next operation and what its end is compared with, if there is one.
+pub type Begun<F, E> = Result<Option<(F, E)>, BenchError>;
+
+/// An operation under way.
+struct UnderWay<F, E> {
+    future: F,
+    expected: E,
+    began: Instant,
+}
+
+/// What keeping operations in flight does with them.
+pub trait Operations<D: Driver> {
+    /// One operation under way.
+    type Future: Future + Unpin;
+    /// What its end is compared with.
+    type Expected;
+
+    /// Begins the next. `None`: not now, or none any more.
+    fn begin(&mut self, driver: &mut D) -> Begun<Self::Future, Self::Expected>;
+
+    /// True: no further one is to begin.
+    fn is_over(&mut self) -> bool;
+
+    /// One ended; it began at `began`.
+    fn end(
+        &mut self,
+        output: <Self::Future as Future>::Output,
+        expected: Self::Expected,
+        began: Instant,
+    ) -> Result<(), BenchError>;
+}
+
+/// Keeps `in_flight` operations under way until `operations` says that it is over and the last has ended.
+pub fn keep_in_flight<D: Driver, O: Operations<D>>(
+    driver: &mut D,
+    in_flight: usize,
+    operations: &mut O,
+) -> Result<(), BenchError> {
+    let ready =
+        Arc::new(Ready { list: Mutex::new(Vec::with_capacity(in_flight)), thread: std::thread::current() });
+    let wakers: Vec<Waker> = (0..in_flight)
+        .map(|index| Waker::from(Arc::new(Task { index, ready: Arc::clone(&ready) })))
+        .collect();
+    let mut slots: Vec<Option<UnderWay<O::Future, O::Expected>>> = (0..in_flight).map(|_| None).collect();
+    let mut vacant: Vec<usize> = (0..in_flight).rev().collect();
+    let mut woken = Vec::with_capacity(in_flight);
+    loop {
+        let mut over = operations.is_over();
+        while !over {
+            let Some(index) = vacant.pop() else { break };
+            let began = Instant::now();
+            let Some((future, expected)) = operations.begin(driver)? else {
+                vacant.push(index);
+                over = operations.is_over();
+                break;
+            };
+            slots[index] = Some(UnderWay { future, expected, began });
+            woken.push(index);
+        }
+        if over && vacant.len() == in_flight {
+            return Ok(());
+        }
+        ready.take(&mut woken);
+        for index in woken.drain(..) {
+            let Some(under_way) = &mut slots[index] else { continue };
+            let mut context = Context::from_waker(&wakers[index]);
+            let Poll::Ready(output) = Pin::new(&mut under_way.future).poll(&mut context) else { continue };
+            if let Some(UnderWay { expected, began, .. }) = slots[index].take() {
+                operations.end(output, expected, began)?;
+                vacant.push(index);
+            }
+        }
+        if !driver.turn()? && ready.is_empty() && (over || vacant.is_empty()) {
+            driver.sleep();
+        }
+    }
+}
