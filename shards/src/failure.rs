@@ -34,7 +34,8 @@ pub enum ShardFailure {
     },
     /// A write stayed short through all its retries.
     #[error(
-        "{shard:?} stopped: the write of frame {frame} at {slot:?} stayed short ({written} of {expected} bytes) through {tries} tries"
+        "{shard:?} stopped: the write of frame {frame} at {slot:?} stayed short ({written} of {expected} bytes) through {tries} tries; \
+         most often its file system is full (a sparse store): free space there, and reopen the store"
     )]
     ShortWrite {
         /// The shard.

@@ -201,6 +201,8 @@ fn exit_of_shard(failure: &ShardFailure) -> Exit {
     let is_full = |errno: Errno| io::Error::from_raw_os_error(errno.0).kind() == io::ErrorKind::StorageFull;
     match failure {
         ShardFailure::Io { errno, .. } if is_full(*errno) => Exit::Full,
+        // A disk that is nearly full takes the first part of each write, and never says why it takes no more.
+        ShardFailure::ShortWrite { .. } => Exit::Full,
         _ => Exit::Failed,
     }
 }

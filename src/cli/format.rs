@@ -7,7 +7,9 @@ use super::{
     progress::Progress,
 };
 use corelog::{Fill, FormatOptions, limits::EXTENT_BYTES_DEFAULT};
-use corelog_shards::limits::{EXTENT_BYTES_MIN, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, SUPERBLOCK_AREA_BYTES};
+use corelog_shards::limits::{
+    BUFFER_BYTES_DEFAULT, EXTENT_BYTES_MIN, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
+};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -76,8 +78,9 @@ fn extent_bytes(args: &Format, slot_bytes: u64) -> u64 {
     let Some(size) = args.size else { return EXTENT_BYTES_DEFAULT };
     let shards = args.shards.map_or_else(cpus, |shards| u64::from(shards.get()));
     let share = size.0.saturating_sub(SUPERBLOCK_AREA_BYTES) / (EXTENTS_PER_SHARD_WANTED * shards);
-    // Geometry wants room for some slots; it says so itself where the slot is out of bounds.
-    let least = EXTENT_BYTES_MIN.max(16 * slot_bytes.min(SLOT_BYTES_MAX)).next_power_of_two();
+    // Flush buffers of the usual size have to fit beside the extent's header. A slot out of bounds is told later.
+    let least =
+        EXTENT_BYTES_MIN.max((BUFFER_BYTES_DEFAULT + slot_bytes.min(SLOT_BYTES_MAX)).next_power_of_two());
     let largest_power = if share == 0 { 0 } else { 1 << share.ilog2() };
     largest_power.clamp(least.min(EXTENT_BYTES_DEFAULT), EXTENT_BYTES_DEFAULT)
 }
@@ -120,7 +123,7 @@ mod tests {
         let extent = |line: &str| options(&parsed(line)).extent_bytes;
         assert_eq!(extent("corelog format x --size 8GiB --shards 2"), 64 << 20);
         assert_eq!(extent("corelog format x --size 64MiB --shards 2"), 4 << 20);
-        assert_eq!(extent("corelog format x --size 1 --shards 2"), 256 << 10);
+        assert_eq!(extent("corelog format x --size 1 --shards 2"), 512 << 10);
         assert_eq!(extent("corelog format x --size 64MiB --shards 2 --extent 1MiB"), 1 << 20);
         let tiny = options(&parsed("corelog format x --size 1 --shards 2"));
         assert!(tiny.check(1).is_err());
