@@ -9,7 +9,9 @@ mod error;
 mod inspect;
 mod options;
 mod read;
+mod read_many;
 mod router;
+mod scan;
 mod store;
 mod ticket;
 
@@ -21,6 +23,7 @@ pub use corelog_shards::{
     ids::{CoreId, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits,
     reads::ReadError,
+    scan::{Damage, Fault, Position, ScanPlace},
     recovery::{RecoveredShard, RecoveryError, RecoveryReport, TailKind},
     watermark::{Durability, Watermarks},
 };
@@ -28,6 +31,8 @@ pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError
 pub use inspect::Inspection;
 pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
 pub use read::Reading;
+pub use read_many::ReadingMany;
 pub use router::Route;
+pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
 pub use store::{Core, CoreGrants, Filling, Formatted, Opening, Room, Seat, Store, format};
 pub use ticket::{Reached, Ticket, TicketId};

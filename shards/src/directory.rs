@@ -1,11 +1,13 @@
 //! Who is where in an open store: the shards, the core that runs each, and the way to reach a core.
 
 use crate::{
+    address::Address,
     extents::ExtentTable,
     format::checksum::StoreSeed,
     ids::{CoreId, ShardId, SlotIndex},
     layout::Layout,
     park::Bell,
+    reads::{self, ReadError},
     requests::Responder,
     shard::Shard,
 };
@@ -31,7 +33,7 @@ pub enum Mail {
     /// Read one record.
     Read {
         /// Where it is.
-        address: crate::address::Address,
+        address: Address,
         /// Gets [`crate::requests::Reply::Record`].
         responder: Responder,
     },
@@ -163,6 +165,11 @@ impl Directory {
     #[must_use]
     pub fn core_of(&self, id: ShardId) -> Option<&Arc<CoreHandle>> {
         self.cores.get(usize::from(self.runs_on.get(usize::from(id.0))?.0))
+    }
+
+    /// The shard that an address belongs to, as of now.
+    pub fn owner_of(&self, address: Address) -> Result<ShardId, ReadError> {
+        reads::owner_of(self, address).map(|(shard, _)| shard)
     }
 
     /// True if the frame that holds `slot`, which lies in an extent of `shard`, has been written.

@@ -20,6 +20,7 @@ mod models;
 pub mod mutant;
 pub mod open;
 pub mod park;
+pub mod read_batch;
 pub mod reads;
 pub mod recovery;
 pub mod requests;

@@ -107,6 +107,19 @@ pub const IO_THREADS_MAX: u32 = 64;
 /// Bytes of one write while a device is filled with zeros.
 pub const FORMAT_WRITE_BYTES: u64 = 4 << 20;
 
+/// Bytes of one read of a scan.
+pub const SCAN_CHUNK_BYTES: u64 = 1 << 20;
+/// Reads of a scan that are under way or waiting to be used.
+pub const SCAN_READ_AHEAD: usize = 3;
+/// The same over all shards of a scan of the whole store; each shard has at least one.
+pub const SCAN_ALL_READS: usize = 64;
+/// Most bytes of one read that several records of a `read_many` share.
+pub const READ_MANY_RUN_BYTES_MAX: u64 = 256 << 10;
+/// Reads of one `read_many` under way at the same time.
+pub const READ_MANY_IN_FLIGHT_MAX: usize = 64;
+/// Times that a scan or `read_many` with nothing under way tries a full mailbox before it reports that it is full.
+pub const MAILBOX_TRIES_MAX: u32 = 100_000;
+
 const _: () = {
     assert!(FORMAT_WRITE_BYTES.is_multiple_of(SLOT_BYTES_MAX) && SUPERBLOCK_AREA_BYTES <= FORMAT_WRITE_BYTES);
     assert!(IO_DEPTH_MAX.is_power_of_two() && IO_THREADS_DEFAULT <= IO_THREADS_MAX);

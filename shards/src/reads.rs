@@ -423,7 +423,7 @@ fn copy_record(owner: &ShardOwner, frame: FrameNumber, at: u64) -> Result<Vec<u8
     copy(RECORD_HEADER_BYTES as usize + header.length as usize)
 }
 
-fn record_reply(
+pub(crate) fn record_reply(
     bytes: &[u8],
     seed: u32,
     shard: ShardId,

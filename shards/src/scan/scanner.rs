@@ -195,6 +195,11 @@ impl Scanner {
         self.window.supply(slot, bytes);
     }
 
+    /// A run that was asked for and not started. It will be asked for again.
+    pub fn take_back(&mut self, slot: SlotIndex) {
+        self.window.take_back(slot);
+    }
+
     /// A run that was asked for and cannot be read. Parts of it may be asked for again.
     pub fn supply_failure(&mut self, slot: SlotIndex, error: ReadError) {
         self.window.fail(slot, error);

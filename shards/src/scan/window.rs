@@ -87,6 +87,13 @@ impl Window {
         }
     }
 
+    /// A run that was asked for and could not be started: it will be asked for again.
+    pub(super) fn take_back(&mut self, slot: SlotIndex) {
+        if let Some((_, (_, chunk))) = self.asked(slot) {
+            *chunk = Chunk::Planned;
+        }
+    }
+
     /// A read that failed. A slot that cannot be read must not hide its neighbours, so the halves are tried.
     pub(super) fn fail(&mut self, slot: SlotIndex, error: ReadError) {
         let Some((index, (run, chunk))) = self.asked(slot) else { return };
