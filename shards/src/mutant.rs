@@ -71,12 +71,22 @@ pub enum Mutant {
     ExtentBeforeHeader,
     /// A completion is matched by order, not by token.
     CompletionByOrder,
+    /// A reservation lends more bytes than it claimed.
+    GuardTooLong,
+    /// A completion moves the watermark by one frame at most.
+    WatermarkOneStep,
+    /// Nobody moves the ring on once no buffer was free at the moment of rotation.
+    RotationForgotten,
+    /// A core that waits for its device takes turn after turn.
+    SpinWhileBusy,
     /// A spare extent that the ring is in already is taken for a fresh one.
     SpareUsedAgain,
     /// Closing seals the frame before it closes the position, so that a rotation may leave an empty frame behind.
     CloseSealsFirst,
     /// A flush looks for the current frame twice, and takes the second answer for the first.
     FlushLooksTwice,
+    /// Closing leaves those who wait for room asleep.
+    CloseWakesNobody,
     /// Closing forbids appends without sealing the frame that is being filled.
     CloseWithoutSeal,
     /// A read from memory does not mind writers.

@@ -17,6 +17,10 @@ impl ShardOwner {
             return;
         }
         let last = self.ring.close();
+        // Whoever waits for room has to hear that there will be none; no completion may be left to say so.
+        if !mutant::is_active(Mutant::CloseWakesNobody) {
+            self.shared.room.publish(&mut self.woken);
+        }
         if !mutant::is_active(Mutant::CloseForgetsAccepted) {
             let is_empty = self.ring.state(last).offset() == 0;
             let Some(last) = (if is_empty { last.0.checked_sub(1) } else { Some(last.0) }) else { return };
