@@ -175,7 +175,7 @@ impl Core {
         progress |= self.pump_reads();
         progress |= self.start_sync();
         progress |= self.poll_device();
-        if progress {
+        if progress || (self.device.in_flight() > 0 && mutant::is_active(Mutant::SpinWhileBusy)) {
             return Turn::Progress;
         }
         if self.is_closing && self.is_drained() {

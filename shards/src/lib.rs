@@ -30,6 +30,9 @@ pub mod shard;
 pub mod shard_owner;
 mod sync;
 mod token;
-#[cfg(all(test, loom))]
+#[cfg(test)]
 mod twins;
 pub mod watermark;
+#[cfg(all(test, not(loom)))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod ways;

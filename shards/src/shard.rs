@@ -6,6 +6,7 @@ use crate::{
     failure::{Health, ShardFailure},
     format::record::{RecordFlags, RecordKind},
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
+    mutant::{self, Mutant},
     ring::{
         Refusal, Ring,
         reservation::{Placed, Reservation},
@@ -87,6 +88,8 @@ impl Shard {
         written_end: SlotIndex,
         extents: (ExtentOrdinal, Vec<ExtentIndex>),
     ) -> Self {
+        let off = u64::from(mutant::is_active(Mutant::WatermarkStartsOff));
+        let first_frame = FrameNumber(first_frame.0.saturating_sub(off));
         Self {
             id,
             ring,

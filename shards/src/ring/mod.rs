@@ -267,7 +267,9 @@ impl Ring {
         if let Reserved::Crossed { handed_over: true } = outcome {
             self.bell.ring();
         }
-        if mutant::is_active(Mutant::OnlySealerRotates) && outcome == Reserved::Sealed {
+        let only_sealer =
+            mutant::is_active(Mutant::OnlySealerRotates) || mutant::is_active(Mutant::RotationForgotten);
+        if only_sealer && outcome == Reserved::Sealed {
             return Err(Refusal::Exhausted);
         }
         match self.rotate(position) {

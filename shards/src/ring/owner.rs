@@ -111,6 +111,9 @@ impl RingOwner {
     /// True if the frame is behind the ring's position.
     pub fn move_past(&mut self, frame: FrameNumber) -> bool {
         let Some(position) = self.ring.position() else { return true };
+        if mutant::is_active(Mutant::RotationForgotten) {
+            return position.tag != FrameTag::of(frame.0);
+        }
         position.tag != FrameTag::of(frame.0) || self.ring.rotate(position) == Rotation::Moved
     }
 

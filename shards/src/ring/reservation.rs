@@ -46,7 +46,7 @@ impl<'ring> Reservation<'ring> {
     #[inline]
     #[must_use]
     pub fn payload_mut(&mut self) -> &mut [u8] {
-        let length = self.length;
+        let length = self.length + if mutant::is_active(Mutant::GuardTooLong) { 16 } else { 0 };
         &mut self.record_mut()[RECORD_HEADER_BYTES as usize..RECORD_HEADER_BYTES as usize + length]
     }
 
@@ -72,9 +72,10 @@ impl<'ring> Reservation<'ring> {
     #[inline]
     fn record_mut(&mut self) -> &mut [u8] {
         let offset = self.ring.memory_offset(self.position.tag) + self.frame_offset as usize;
+        let beyond = if mutant::is_active(Mutant::GuardTooLong) { 16 } else { 0 };
         // SAFETY: the range was claimed by this reservation in one atomic step and belongs to it until its commit;
         // the owner does not flush or recycle the buffer before that.
-        unsafe { self.ring.memory.slice_mut(offset, record_bytes(self.length as u64) as usize) }
+        unsafe { self.ring.memory.slice_mut(offset, record_bytes(self.length as u64) as usize + beyond) }
     }
 
     #[inline]

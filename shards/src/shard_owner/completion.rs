@@ -115,6 +115,9 @@ impl ShardOwner {
             if flight.is_stable && flight.frame == durable {
                 durable = flight.frame.next();
             }
+            if written > written_before && mutant::is_active(Mutant::WatermarkOneStep) {
+                break;
+            }
         }
         if written > written_before {
             self.shared.written.publish(written, &mut self.woken);
