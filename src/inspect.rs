@@ -29,6 +29,12 @@ use corelog_shards::{
 };
 use std::{path::Path, sync::Arc};
 
+mod scanning;
+mod verify;
+
+pub use scanning::InspectionScan;
+pub use verify::{Finding, FindingPlace, VerifyReport};
+
 /// A store as it was found, read-only.
 ///
 /// Another process may write it meanwhile ([`Inspection::warnings`] says so where that can be seen); then the report

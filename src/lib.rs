@@ -28,7 +28,7 @@ pub use corelog_shards::{
     watermark::{Durability, Watermarks},
 };
 pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, WaitError};
-pub use inspect::Inspection;
+pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
 pub use read::Reading;
 pub use read_many::ReadingMany;

@@ -117,6 +117,8 @@ pub const SCAN_ALL_READS: usize = 64;
 pub const READ_MANY_RUN_BYTES_MAX: u64 = 256 << 10;
 /// Reads of one `read_many` under way at the same time.
 pub const READ_MANY_IN_FLIGHT_MAX: usize = 64;
+/// Findings that a verification lists; the others are counted.
+pub const FINDINGS_MAX: usize = 1_000;
 /// Times that a scan or `read_many` with nothing under way tries a full mailbox before it reports that it is full.
 pub const MAILBOX_TRIES_MAX: u32 = 100_000;
 

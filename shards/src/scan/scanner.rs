@@ -150,6 +150,12 @@ impl Scanner {
         self.tried = None;
     }
 
+    /// True once the scan has told of damage that it does not go on from.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
     /// How far it may go.
     #[must_use]
     pub const fn limit(&self) -> Limit {

@@ -1,0 +1,157 @@
+//! Scans of a store that is only inspected: the scanner of an open store, over plain reads.
+
+use super::Inspection;
+use crate::scan::{Record, ScanError};
+use bytes::Bytes;
+use corelog_shards::{
+    geometry::Geometry,
+    ids::{ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
+    limits::SCAN_CHUNK_BYTES,
+    reads::ReadError,
+    recovery::RecoveredShard,
+    scan::{ExtentSequence, Limit, OnDamage, ScanSetup, Scanner, SequencedExtent, Start, Step, Wanted},
+};
+use std::ops::Range;
+
+/// The extents of a shard, as recovery found them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recovered<'a>(pub(super) &'a RecoveredShard);
+
+impl ExtentSequence for Recovered<'_> {
+    fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent> {
+        let index = ordinal.0.checked_sub(self.ordinals().start)?;
+        let extent = self.0.extents.get(usize::try_from(index).ok()?)?;
+        Some(SequencedExtent { extent: extent.index, generation: extent.generation })
+    }
+
+    fn ordinals(&self) -> Range<u64> {
+        let first = self.0.extents.first().map_or(0, |extent| extent.ordinal.0);
+        first..first + self.0.extents.len() as u64
+    }
+}
+
+impl Recovered<'_> {
+    /// The log as an open would take it over.
+    pub(super) fn limit(&self, geometry: &Geometry) -> Limit {
+        let shard = self.0;
+        let used = shard.extents.get(..shard.used_extents).unwrap_or(&shard.extents);
+        let end = match (used.last(), shard.next_slot) {
+            (Some(_), Some(next)) => next,
+            (Some(last), None) => end_of(geometry, last.index),
+            (None, _) => {
+                shard.extents.first().map_or(SlotIndex(0), |first| geometry.first_frame_slot(first.index))
+            }
+        };
+        Limit { frames: shard.next_frame, end }
+    }
+
+    /// As far as frames are known to have been durable, also where recovery had to cut the log.
+    pub(super) fn limit_of_durable(&self, geometry: &Geometry) -> Limit {
+        let shard = self.0;
+        match shard.extents.last() {
+            Some(last) if shard.durable_witness > shard.next_frame => {
+                Limit { frames: shard.durable_witness, end: end_of(geometry, last.index) }
+            }
+            _ => self.limit(geometry),
+        }
+    }
+}
+
+fn end_of(geometry: &Geometry, extent: corelog_shards::ids::ExtentIndex) -> SlotIndex {
+    geometry.header_slot(extent).offset_by(geometry.slots_per_extent())
+}
+
+impl Inspection {
+    /// Reads the records of a shard, in order. With [`InspectionScan::skip_damage`] it goes on behind what is damaged.
+    pub fn scan(&self, shard: ShardId) -> Result<InspectionScan<'_>, ScanError> {
+        let last = (self.report.shards.len() as u16).saturating_sub(1);
+        let recovered = self.report.shards.get(usize::from(shard.0));
+        let extents = Recovered(recovered.ok_or(ScanError::NoSuchShard { shard, last })?);
+        let limit = extents.limit(&self.superblock.geometry);
+        Ok(InspectionScan {
+            store: self,
+            extents,
+            scanner: self.scanner(extents, limit, Wanted::Data, OnDamage::Stop),
+            is_over: false,
+        })
+    }
+
+    pub(super) fn scanner(
+        &self,
+        extents: Recovered<'_>,
+        limit: Limit,
+        wanted: Wanted,
+        on_damage: OnDamage,
+    ) -> Scanner {
+        let setup = ScanSetup {
+            store: self.superblock.store,
+            shard: extents.0.shard,
+            geometry: self.superblock.geometry,
+            chunk_bytes: SCAN_CHUNK_BYTES,
+            wanted,
+            on_damage,
+        };
+        Scanner::new(setup, Start::Oldest, limit, &extents)
+    }
+
+    /// Steps until there is something to tell.
+    pub(super) fn drive(&self, scanner: &mut Scanner, extents: &Recovered<'_>) -> Result<Step, ReadError> {
+        loop {
+            match scanner.step(extents) {
+                Step::Need => {}
+                step => return Ok(step),
+            }
+            // One read is made at a time, so what is needed is never under way.
+            while let Some(run) = scanner.ask(1, extents) {
+                match self.slots(run.slot, run.slots) {
+                    Ok(buffer) => scanner.supply(run.slot, Bytes::from_owner(buffer)),
+                    Err(error @ ReadError::NoMemory { .. }) => return Err(error),
+                    Err(error) => scanner.supply_failure(run.slot, error),
+                }
+            }
+        }
+    }
+}
+
+/// A scan of one shard of an inspected store.
+#[derive(Debug)]
+pub struct InspectionScan<'store> {
+    store: &'store Inspection,
+    extents: Recovered<'store>,
+    scanner: Scanner,
+    is_over: bool,
+}
+
+impl InspectionScan<'_> {
+    /// Reports damage and goes on behind it, as far as frames are known to have been durable. Call it first.
+    #[must_use]
+    pub fn skip_damage(mut self) -> Self {
+        let limit = self.extents.limit_of_durable(&self.store.superblock.geometry);
+        self.scanner = self.store.scanner(self.extents, limit, Wanted::Data, OnDamage::Skip);
+        self
+    }
+
+    /// The frame behind the last record that was yielded, for progress.
+    #[must_use]
+    pub fn frame(&self) -> Option<FrameNumber> {
+        self.scanner.position().frame()
+    }
+}
+
+impl Iterator for InspectionScan<'_> {
+    type Item = Result<Record, ScanError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let next = match self.store.drive(&mut self.scanner, &self.extents) {
+            Ok(Step::Record(record)) => return Some(Ok(Record::new(self.extents.0.shard, record))),
+            Ok(Step::Damage(damage)) => Some(Err(ScanError::Damage(damage))),
+            Ok(Step::End | Step::Need) => None,
+            Err(error) => Some(Err(ScanError::Read(error))),
+        };
+        self.is_over = !matches!(next, Some(Err(ScanError::Damage(_)))) || self.scanner.is_stopped();
+        next
+    }
+}
