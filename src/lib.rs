@@ -23,8 +23,8 @@ pub use corelog_shards::{
     ids::{CoreId, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits,
     reads::ReadError,
-    scan::{Damage, Fault, Position, ScanPlace},
     recovery::{RecoveredShard, RecoveryError, RecoveryReport, TailKind},
+    scan::{Damage, Fault, Position, ScanPlace},
     watermark::{Durability, Watermarks},
 };
 pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, WaitError};
