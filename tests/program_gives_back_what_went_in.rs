@@ -54,6 +54,14 @@ fn real_text_comes_back_by_address_in_input_order() {
         let found = inspection.read(address.parse::<Address>().unwrap()).unwrap();
         assert!(found == line, "line {}", number + 1);
     }
+    // All of it, in the order of each shard.
+    let lines = || expected.iter().map(|line| line.strip_suffix(b"\n").unwrap_or(line));
+    for shard in 0..2 {
+        let printed = run(&path, &format!("cat @ --shard {shard}")).out;
+        let own: Vec<&[u8]> = lines().skip(shard).step_by(2).collect();
+        assert!(printed == [&own.join(&b'\n')[..], b"\n"].concat(), "shard {shard}");
+    }
+    assert_eq!(run(&path, "verify @ --json").json()["records"], expected.len());
     let info = run(&path, "info @ --json").json();
     let per_shard: Vec<u64> =
         info["shards"].as_array().unwrap().iter().map(|shard| shard["records"].as_u64().unwrap()).collect();

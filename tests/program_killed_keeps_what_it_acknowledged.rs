@@ -55,6 +55,18 @@ fn a_killed_append_has_what_it_said() {
             let record = inspection.read(address.parse::<Address>().unwrap());
             assert_eq!(record.unwrap(), lines[*line].as_bytes(), "{address}");
         }
+        // What more is there is a run of the input in each shard: this life's part follows what was there before.
+        assert_eq!(run(&path, "verify @ --json").json()["damage"], 0);
+        for shard in 0..2 {
+            let printed = run(&path, &format!("cat @ --shard {shard}")).done();
+            let mut expected = lines.iter().skip(shard).step_by(2);
+            for line in printed.lines() {
+                if line == lines[shard] {
+                    expected = lines.iter().skip(shard).step_by(2);
+                }
+                assert_eq!(Some(line), expected.next().map(String::as_str), "shard {shard}");
+            }
+        }
     }
     assert!(acknowledged.len() > 10_000, "{}", acknowledged.len());
     // The next one goes on.

@@ -3,19 +3,21 @@
 pub mod append;
 pub mod args;
 pub mod bench;
+pub mod cat;
 pub mod exit;
 pub mod failure;
 pub mod format;
 pub mod info;
+pub mod log;
 pub mod output;
 pub mod progress;
 pub mod read;
 pub mod setup;
 pub mod size;
+pub mod verify;
 
 use args::{Args, Command};
 use exit::Exit;
-use failure::Failure;
 use std::process::ExitCode;
 
 /// Runs the command, and says on standard error why it ended if it did not do everything.
@@ -23,10 +25,11 @@ pub fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::Format(args) => format::run(&args),
         Command::Append(args) => append::run(&args),
+        Command::Cat(args) => cat::run(&args),
         Command::Read(args) => read::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
-        _ => Err(Failure::new(Exit::Failed, "this command comes with the next build")),
+        Command::Verify(args) => verify::run(&args),
     };
     match done {
         Ok(()) => Exit::Done.into(),
