@@ -87,7 +87,7 @@ fn merge(heads: &mut [Head<'_>], printer: &mut Printer) -> Result<bool, Failure>
         let keyed = heads.iter_mut().filter_map(|head| Some((key(head)?, head)));
         let Some((_, head)) = keyed.min_by_key(|(time, head)| (*time, head.shard)) else { return Ok(true) };
         // One frame at a time: its records have one time, and a shard's frames are in order.
-        if let Some(next) = std::mem::replace(&mut head.next, None) {
+        if let Some(next) = head.next.take() {
             printer.print(&next?).map_err(Failure::of_output)?;
             if printer.left > 0 {
                 head.next = head.log.next();
