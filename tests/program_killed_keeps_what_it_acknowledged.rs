@@ -56,7 +56,7 @@ fn a_killed_append_has_what_it_said() {
             assert_eq!(record.unwrap(), lines[*line].as_bytes(), "{address}");
         }
         // What more is there is a run of the input in each shard: this life's part follows what was there before.
-        assert_eq!(run(&path, "verify @ --json").json()["damage"], 0);
+        assert_eq!(run(&path, "verify @ --json").json()["findings_count"], 0);
         for shard in 0..2 {
             let printed = run(&path, &format!("cat @ --shard {shard}")).done();
             let mut expected = lines.iter().skip(shard).step_by(2);

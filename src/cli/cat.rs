@@ -2,17 +2,12 @@
 
 use super::{
     args::{Cat, Framing},
-    exit::Exit,
     failure::Failure,
-    log::{Log, LogError, Reading},
     read::{inspect, write_record},
     setup,
 };
-use corelog::{Address, Inspection, RecoveredShard, ShardId};
-use corelog_shards::{
-    extents::ExtentUse,
-    scan::{OnDamage, Position, ScanRecord, Start, Wanted},
-};
+use corelog::{Inspection, InspectionScan, Record, ScanError, ScanFrom, ShardId};
+use corelog_shards::scan::Position;
 use std::{
     collections::BTreeMap,
     io::{self, BufWriter, StdoutLock, Write},
@@ -51,33 +46,29 @@ fn print(
     positions: &mut BTreeMap<ShardId, Position>,
     printer: &mut Printer,
 ) -> Result<bool, Failure> {
-    let mut heads = Vec::new();
-    for shard in shards(store, args.shard)? {
-        let start = match (positions.get(&shard.shard), args.from) {
-            (Some(position), _) => Start::Position(*position),
-            (None, Some(address)) => from_address(store, shard, address)?,
-            (None, None) => Start::Oldest,
+    let all = store.report().shards.iter().map(|shard| shard.shard);
+    let shards = args.shard.map_or_else(|| all.collect(), |shard| vec![shard]);
+    let mut heads = Vec::with_capacity(shards.len());
+    for shard in shards {
+        let from = match (positions.get(&shard), args.from) {
+            (Some(position), _) => ScanFrom::Position(*position),
+            (None, Some(address)) => ScanFrom::Address(address),
+            (None, None) => ScanFrom::Oldest,
         };
-        let reading = Reading { start, wanted: Wanted::Data, on_damage: OnDamage::Stop };
-        let mut log = Log::new(store, shard, reading);
-        let next = log.next();
-        heads.push(Head { shard: shard.shard, log, next });
+        let mut scan = store.scan_from(shard, from)?;
+        let next = scan.next();
+        heads.push(Head { shard, scan, next });
     }
     let printed = merge(&mut heads, printer);
-    for head in &heads {
-        // A shard without a frame has no place to go on from.
-        if store.report().shards.get(usize::from(head.shard.0)).is_some_and(|shard| shard.frames > 0) {
-            positions.insert(head.shard, head.log.position());
-        }
-    }
+    positions.extend(heads.iter().filter_map(|head| Some((head.shard, head.scan.resume_at()?))));
     let flushed = printer.out.flush().map_err(Failure::of_output);
     printed.and_then(|is_wanted| flushed.map(|()| is_wanted))
 }
 
 struct Head<'a> {
     shard: ShardId,
-    log: Log<'a>,
-    next: Option<Result<ScanRecord, LogError>>,
+    scan: InspectionScan<'a>,
+    next: Option<Result<Record, ScanError>>,
 }
 
 fn merge(heads: &mut [Head<'_>], printer: &mut Printer) -> Result<bool, Failure> {
@@ -90,41 +81,11 @@ fn merge(heads: &mut [Head<'_>], printer: &mut Printer) -> Result<bool, Failure>
         if let Some(next) = head.next.take() {
             printer.print(&next?).map_err(Failure::of_output)?;
             if printer.left > 0 {
-                head.next = head.log.next();
+                head.next = head.scan.next();
             }
         }
     }
     Ok(false)
-}
-
-fn shards(store: &Inspection, wanted: Option<ShardId>) -> Result<Vec<&RecoveredShard>, Failure> {
-    let all = &store.report().shards;
-    let Some(wanted) = wanted else { return Ok(all.iter().collect()) };
-    let found = all.iter().find(|shard| shard.shard == wanted);
-    found.map(|shard| vec![shard]).ok_or_else(|| no_such_shard(wanted, all.len()))
-}
-
-/// A shard that the command line names and the store does not have.
-pub fn no_such_shard(shard: ShardId, shards: usize) -> Failure {
-    let last = shards.saturating_sub(1);
-    Failure::new(Exit::Usage, format!("the store has no {shard:?}; its shards are 0 to {last}"))
-}
-
-fn from_address(store: &Inspection, shard: &RecoveredShard, address: Address) -> Result<Start, Failure> {
-    let extent = address.extent(&store.superblock().geometry);
-    let no_record = |why: String| Failure::new(Exit::NoRecord, format!("address {address} {why}"));
-    match store.extent(extent) {
-        Some((entry, Some(ordinal))) if entry.usage == ExtentUse::Claimed => {
-            if entry.shard != shard.shard {
-                return Err(no_record(format!("is one of {:?}, not of {:?}", entry.shard, shard.shard)));
-            }
-            if !address.is_of(entry.generation) {
-                return Err(no_record("was reclaimed: its extent belongs to a later generation".to_owned()));
-            }
-            Ok(Start::Address { address, ordinal })
-        }
-        _ => Err(no_record("is not one of a record of this store".to_owned())),
-    }
 }
 
 struct Printer {
@@ -144,7 +105,7 @@ impl Printer {
         }
     }
 
-    fn print(&mut self, record: &ScanRecord) -> io::Result<()> {
+    fn print(&mut self, record: &Record) -> io::Result<()> {
         self.left -= 1;
         if self.addresses {
             write!(self.out, "{}\t", record.address)?;

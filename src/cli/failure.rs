@@ -2,7 +2,8 @@
 
 use super::exit::Exit;
 use corelog::{
-    AppendError, CloseError, FormatError, OpenError, ReadError, RecoveryError, ShardFailure, WaitError,
+    AppendError, CloseError, FormatError, OpenError, ReadError, RecoveryError, ScanError, ShardFailure,
+    WaitError,
 };
 use corelog_shards::{
     device::{
@@ -10,6 +11,7 @@ use corelog_shards::{
         file::{CreateError, FileError, OpenError as DeviceOpenError},
     },
     format::superblock::SuperblockChoiceError,
+    scan::Fault,
 };
 use std::{
     fmt::Display,
@@ -158,6 +160,21 @@ impl From<ReadError> for Failure {
                 Exit::NoRecord
             }
             ReadError::Corrupt { .. } | ReadError::Truncated { .. } => Exit::Damage,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Self {
+        let exit = match &error {
+            ScanError::NoSuchShard { .. } => Exit::Usage,
+            ScanError::OtherShard { .. } | ScanError::Reclaimed { .. } | ScanError::NotInLog { .. } => {
+                Exit::NoRecord
+            }
+            ScanError::Begin(error) | ScanError::Read(error) => return error.clone().into(),
+            ScanError::Damage(damage) if !matches!(damage.fault, Fault::Unreadable(_)) => Exit::Damage,
             _ => Exit::Failed,
         };
         Self::new(exit, error)

@@ -8,7 +8,6 @@ pub mod exit;
 pub mod failure;
 pub mod format;
 pub mod info;
-pub mod log;
 pub mod output;
 pub mod progress;
 pub mod read;

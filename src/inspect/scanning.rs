@@ -1,7 +1,7 @@
 //! Scans of a store that is only inspected: the scanner of an open store, over plain reads.
 
 use super::Inspection;
-use crate::scan::{Record, ScanError};
+use crate::scan::{Record, ScanError, ScanFrom};
 use bytes::Bytes;
 use corelog_shards::{
     geometry::Geometry,
@@ -9,7 +9,10 @@ use corelog_shards::{
     limits::SCAN_CHUNK_BYTES,
     reads::ReadError,
     recovery::RecoveredShard,
-    scan::{ExtentSequence, Limit, OnDamage, ScanSetup, Scanner, SequencedExtent, Start, Step, Wanted},
+    scan::{
+        ExtentSequence, Fault, Limit, Locate, LocateStep, OnDamage, Position, ScanSetup, Scanner,
+        SequencedExtent, Start, Step, Wanted,
+    },
 };
 use std::ops::Range;
 
@@ -64,21 +67,66 @@ fn end_of(geometry: &Geometry, extent: corelog_shards::ids::ExtentIndex) -> Slot
 impl Inspection {
     /// Reads the records of a shard, in order. With [`InspectionScan::skip_damage`] it goes on behind what is damaged.
     pub fn scan(&self, shard: ShardId) -> Result<InspectionScan<'_>, ScanError> {
+        self.scan_from(shard, ScanFrom::Oldest)
+    }
+
+    /// Reads the records of a shard from a place on.
+    pub fn scan_from(&self, shard: ShardId, from: ScanFrom) -> Result<InspectionScan<'_>, ScanError> {
         let last = (self.report.shards.len() as u16).saturating_sub(1);
         let recovered = self.report.shards.get(usize::from(shard.0));
         let extents = Recovered(recovered.ok_or(ScanError::NoSuchShard { shard, last })?);
         let limit = extents.limit(&self.superblock.geometry);
+        let start = self.start(extents, &limit, from)?;
         Ok(InspectionScan {
             store: self,
             extents,
-            scanner: self.scanner(extents, limit, Wanted::Data, OnDamage::Stop),
+            start,
+            scanner: self.scanner(extents, start, limit, Wanted::Data, OnDamage::Stop),
             is_over: false,
         })
+    }
+
+    fn start(&self, extents: Recovered<'_>, limit: &Limit, from: ScanFrom) -> Result<Start, ScanError> {
+        let shard = extents.0.shard;
+        let other = |found| Err(ScanError::OtherShard { shard, found });
+        match from {
+            ScanFrom::Oldest => Ok(Start::Oldest),
+            ScanFrom::Position(position) if position.shard() != shard => other(position.shard()),
+            ScanFrom::Position(position) => Ok(Start::Position(position)),
+            ScanFrom::Address(address) => {
+                let owner = self.owner(address).map_err(ScanError::Begin)?;
+                if owner.shard != shard {
+                    return other(owner.shard);
+                }
+                let extent = address.extent(&self.superblock.geometry);
+                Ok(Start::Address { address, ordinal: self.extents.ordinal(extent).unwrap_or_default() })
+            }
+            ScanFrom::Frame(frame) => {
+                let ordinal = self.locate(extents, limit, frame).unwrap_or_default();
+                Ok(Start::Frame { frame, ordinal })
+            }
+        }
+    }
+
+    fn locate(&self, extents: Recovered<'_>, limit: &Limit, frame: FrameNumber) -> Option<ExtentOrdinal> {
+        let superblock = &self.superblock;
+        let geometry = superblock.geometry;
+        let mut locate = Locate::new(superblock.store, extents.0.shard, geometry, frame, limit, &extents);
+        loop {
+            match locate.step(&extents) {
+                LocateStep::Need(run) => {
+                    let slots = self.slots(run.slot, run.slots).ok();
+                    locate.supply(slots.as_ref().map(AsRef::as_ref));
+                }
+                LocateStep::Found(ordinal) => return ordinal,
+            }
+        }
     }
 
     pub(super) fn scanner(
         &self,
         extents: Recovered<'_>,
+        start: Start,
         limit: Limit,
         wanted: Wanted,
         on_damage: OnDamage,
@@ -91,7 +139,7 @@ impl Inspection {
             wanted,
             on_damage,
         };
-        Scanner::new(setup, Start::Oldest, limit, &extents)
+        Scanner::new(setup, start, limit, &extents)
     }
 
     /// Steps until there is something to tell.
@@ -118,6 +166,7 @@ impl Inspection {
 pub struct InspectionScan<'store> {
     store: &'store Inspection,
     extents: Recovered<'store>,
+    start: Start,
     scanner: Scanner,
     is_over: bool,
 }
@@ -127,8 +176,15 @@ impl InspectionScan<'_> {
     #[must_use]
     pub fn skip_damage(mut self) -> Self {
         let limit = self.extents.limit_of_durable(&self.store.superblock.geometry);
-        self.scanner = self.store.scanner(self.extents, limit, Wanted::Data, OnDamage::Skip);
+        self.scanner = self.store.scanner(self.extents, self.start, limit, Wanted::Data, OnDamage::Skip);
         self
+    }
+
+    /// Where to go on from, behind the last record that was yielded, in this inspection or a later one. `None`: the
+    /// shard has no frame yet.
+    #[must_use]
+    pub fn resume_at(&self) -> Option<Position> {
+        (self.extents.0.frames > 0).then(|| self.scanner.position())
     }
 
     /// The frame behind the last record that was yielded, for progress.
@@ -147,6 +203,9 @@ impl Iterator for InspectionScan<'_> {
         }
         let next = match self.store.drive(&mut self.scanner, &self.extents) {
             Ok(Step::Record(record)) => return Some(Ok(Record::new(self.extents.0.shard, record))),
+            Ok(Step::Damage(damage)) if damage.fault == Fault::Reclaimed => {
+                Some(Err(ScanError::Reclaimed { shard: self.extents.0.shard }))
+            }
             Ok(Step::Damage(damage)) => Some(Err(ScanError::Damage(damage))),
             Ok(Step::End | Step::Need) => None,
             Err(error) => Some(Err(ScanError::Read(error))),

@@ -7,7 +7,7 @@ use corelog_shards::{
     limits::FINDINGS_MAX,
     reads::ReadError,
     recovery::RecoveredShard,
-    scan::{OnDamage, ScanPlace, Step, Wanted},
+    scan::{OnDamage, ScanPlace, Start, Step, Wanted},
 };
 use serde::Serialize;
 
@@ -131,7 +131,7 @@ impl Inspection {
     ) -> Result<(), ReadError> {
         let extents = Recovered(shard);
         let limit = extents.limit_of_durable(&self.superblock.geometry);
-        let mut scanner = self.scanner(extents, limit, Wanted::All, OnDamage::Skip);
+        let mut scanner = self.scanner(extents, Start::Oldest, limit, Wanted::All, OnDamage::Skip);
         let mut damaged_slots = Vec::new();
         let mut last_frame = None;
         report.shards += 1;
