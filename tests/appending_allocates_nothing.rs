@@ -10,7 +10,7 @@ use std::{
     cell::Cell,
     future::Future,
     pin::pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 struct Counting;
@@ -63,7 +63,7 @@ fn append<'store>(store: &'store Store, core: &mut Core, payload: &[u8]) -> core
 fn make_durable(core: &mut Core, ticket: corelog::Ticket<'_>) {
     let mut reached = pin!(ticket.reached(Durability::Durable));
     let mut context = Context::from_waker(Waker::noop());
-    while let Poll::Pending = reached.as_mut().poll(&mut context) {
+    while reached.as_mut().poll(&mut context).is_pending() {
         if core.turn() == Turn::Idle {
             core.wait(None);
         }

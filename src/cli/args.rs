@@ -59,7 +59,7 @@ pub struct Format {
     /// Shards, which are append streams; default: one for each CPU that this process may use.
     #[arg(long, value_name = "N")]
     pub shards: Option<NonZeroU32>,
-    /// Unit of device space, a power of two; default: 4KiB, or the device's block if that is larger.
+    /// Unit of device space, a power of two, no smaller than the device's block; default: 4KiB.
     #[arg(long, value_name = "SIZE")]
     pub slot: Option<ByteSize>,
     /// Run of slots that a shard takes at a time, a power of two; default: 64MiB, less for a small store.
