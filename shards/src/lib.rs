@@ -18,6 +18,8 @@ pub mod memory;
 #[cfg(all(test, loom))]
 mod models;
 pub mod mutant;
+#[cfg(not(loom))]
+pub mod null_core;
 pub mod open;
 pub mod park;
 pub mod read_batch;

@@ -1,0 +1,83 @@
+//! A core whose device stores nothing: what the engine costs by itself. For benches.
+
+use crate::{
+    core::{Core, CoreSetup},
+    device::{
+        Device, Errno,
+        null::{NullDevice, NullOptions},
+    },
+    directory::CoreHandle,
+    extents::ExtentTable,
+    format::checksum::StoreSeed,
+    geometry::{Geometry, GeometryError},
+    ids::{CoreId, DeviceIndex, ExtentIndex, ShardId, StoreId, Term},
+    layout::{Layout, RegionRun},
+    limits::{
+        EXTENT_BYTES_MAX, MAILBOX_MESSAGES_DEFAULT, SLOT_BYTES_DEFAULT, STORE_BYTES_MAX,
+        SUPERBLOCK_AREA_BYTES,
+    },
+    memory::{BufferPool, MemoryError},
+    open::{OpenShardError, RingOptions, ShardResume, open_shard},
+    shard::Shard,
+    shard_owner::{FrameOrder, ShardContext, SyncMethod},
+};
+use std::sync::Arc;
+
+/// Buffers for extent headers, and for reads that nobody makes.
+const BUFFERS: usize = 4;
+
+/// Why there is no core.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NullCoreError {
+    /// The host refused the descriptor of the device's bell.
+    #[error("a null device cannot be made: {0}")]
+    Device(Errno),
+    /// The device that is to be stood in for cannot be described.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The shard did not open.
+    #[error(transparent)]
+    Shard(#[from] OpenShardError),
+}
+
+/// A core that runs one shard on a null device as large as a store can be: at full speed its log ends after hours.
+pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<Shard>), NullCoreError> {
+    let geometry = Geometry::new(SLOT_BYTES_DEFAULT, EXTENT_BYTES_MAX)?;
+    let extents = (STORE_BYTES_MAX / EXTENT_BYTES_MAX - 1) as u32;
+    let run = RegionRun {
+        device: DeviceIndex(0),
+        first_extent: ExtentIndex(0),
+        extents,
+        device_offset: SUPERBLOCK_AREA_BYTES,
+    };
+    let store = StoreId([7; 16]);
+    let context = ShardContext {
+        store,
+        term: Term(1),
+        layout: Arc::new(Layout::new(geometry, vec![run])),
+        extents: Arc::new(ExtentTable::new(geometry, extents)),
+        headers: BufferPool::new(SLOT_BYTES_DEFAULT as usize, BUFFERS)?,
+        shard_count: 1,
+        order: FrameOrder::default(),
+        sync: SyncMethod::default(),
+        linger: None,
+    };
+    let mut device: Box<dyn Device> = Box::new(NullDevice::new(options).map_err(NullCoreError::Device)?);
+    let seed = StoreSeed::new(store);
+    let owner = open_shard(&mut *device, context, seed, ring, 0, ShardResume::fresh(ShardId(0)))?;
+    let shard = Arc::clone(owner.shared());
+    let (handle, mailbox) = CoreHandle::new(CoreId(0), device.bell(), MAILBOX_MESSAGES_DEFAULT as usize);
+    let reads = BufferPool::new(SLOT_BYTES_DEFAULT as usize, BUFFERS)?;
+    let core = Core::new(CoreSetup {
+        device,
+        handle,
+        mailbox,
+        shards: vec![owner],
+        small_reads: Arc::clone(&reads),
+        large_reads: reads,
+    });
+    Ok((core, shard))
+}
