@@ -132,9 +132,15 @@ impl Shard {
     /// Copies `payload` into the current buffer, or says at once why not.
     #[inline]
     pub fn try_append(&self, payload: &[u8]) -> Result<Placed, ShardRefusal> {
-        let mut reservation = self.try_reserve(payload.len())?;
-        reservation.payload_mut().copy_from_slice(payload);
-        Ok(reservation.commit(RecordKind::DATA, RecordFlags::NONE))
+        // Not by way of `try_reserve`: moving the reservation through a result with a large error costs more than
+        // reserving, in stores that later loads cannot be served from.
+        match self.ring.reserve(payload.len()) {
+            Ok(mut reservation) => {
+                reservation.payload_mut().copy_from_slice(payload);
+                Ok(reservation.commit(RecordKind::DATA, RecordFlags::NONE))
+            }
+            Err(refusal) => Err(self.explain(refusal)),
+        }
     }
 
     /// Claims room for a payload of `length` bytes, or says at once why not.

@@ -86,8 +86,11 @@ impl<'ring> Reservation<'ring> {
         let (length, frame_offset) = (self.length, self.frame_offset);
         let record = self.record_mut();
         let end = RECORD_HEADER_BYTES as usize + length;
-        // What lies between this record and the next goes to the device too; it must not be an old turn's bytes.
-        record[end..].fill(0);
+        // What lies between this record and the next goes to the device too; it must not be an old turn's bytes. The
+        // loop is a few stores; `fill` would be a call, also for no bytes at all.
+        if end < record.len() {
+            clear_padding(&mut record[end..]);
+        }
         let kind = if forgets(frame_offset) { RecordKind::VOID } else { kind };
         seal_record(&mut record[..end], kind, flags, ring.seed.record_seed(generation, byte));
         // Before the commit, while the frame cannot be recycled: `oldest` is at most `buffers` behind.
@@ -102,6 +105,18 @@ impl<'ring> Reservation<'ring> {
 /// The mutant: the record that crossed the end of a buffer, and so begins the next, is dropped.
 fn forgets(frame_offset: u64) -> bool {
     mutant::is_active(Mutant::CrossingForgotten) && frame_offset == FRAME_HEADER_BYTES
+}
+
+/// At most seven bytes.
+#[inline]
+fn clear_padding(padding: &mut [u8]) {
+    match padding {
+        [a, b, c, d, rest @ ..] => {
+            [*a, *b, *c, *d] = [0; 4];
+            rest.iter_mut().take(3).for_each(|byte| *byte = 0);
+        }
+        short => short.iter_mut().take(3).for_each(|byte| *byte = 0),
+    }
 }
 
 impl Drop for Reservation<'_> {
