@@ -92,8 +92,6 @@ fn measure(args: &Bench, options: &Options) -> Result<Report, BenchError> {
         pinned: session.pinned.clone(),
         workloads: Vec::new(),
         reopen: None,
-        #[cfg(feature = "yardsticks")]
-        yardsticks: Vec::new(),
         seconds: 0.0,
     };
     let mut run = Run { args, options, ground: &ground, how, kept: Arc::default() };

@@ -47,6 +47,9 @@ pub enum BenchError {
     Plot(String),
     #[cfg(feature = "yardsticks")]
     #[error(transparent)]
+    NullCore(#[from] corelog_shards::null_core::NullCoreError),
+    #[cfg(feature = "yardsticks")]
+    #[error(transparent)]
     Yardstick(#[from] corelog_yardstick::RunError),
 }
 

