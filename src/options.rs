@@ -229,7 +229,8 @@ impl FormatOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// Cores to run; `None`: one per CPU that this process may use. More than there are CPUs share them.
+    /// Cores to run; more than there are CPUs share them, and each beyond the store's shards gets a new shard. `None`:
+    /// one per CPU that this process may use, but not more than the store has shards.
     pub cores: Option<u32>,
     /// Pin each core's thread to its CPU (hosted cores only).
     pub pin: bool,

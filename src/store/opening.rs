@@ -3,7 +3,7 @@
 use super::superblocks::{self, Found, WriteError, unix_ns};
 use crate::{
     error::OpenError,
-    options::{Backend, OptionError, Options},
+    options::{Backend, EXTENTS_PER_SHARD_MIN, OptionError, Options},
 };
 use corelog_shards::{
     device::{
@@ -72,7 +72,7 @@ pub(crate) fn open<P: AsRef<Path>>(paths: &[P], options: &Options, cores: u32) -
     }
     let layout = Arc::new(layout_of(&superblock));
     let extents = Arc::new(extent_table(&layout, &report));
-    let shards = shard_count(&superblock, cores, &extents);
+    let shards = shard_count(&superblock, options.cores.map(|_asked_for| cores), &extents);
     let superblock = next_superblock(superblock, &report, options, shards);
     superblocks::write(&superblock, &devices)?;
     let resumes = (0..shards).map(|shard| resume(&report, ShardId(shard as u16))).collect();
@@ -209,12 +209,12 @@ fn free_orphans(
     Ok(())
 }
 
-/// One shard per core at least; more shards than cores stay, several to a core. A store without room for a further
-/// shard keeps those that it has.
-fn shard_count(superblock: &Superblock, cores: u32, extents: &ExtentTable) -> u32 {
+/// More shards than cores stay, several to a core. A number of cores that was asked for gets a shard for each, as far as
+/// there is room; a default must not change where keys are routed.
+fn shard_count(superblock: &Superblock, asked_cores: Option<u32>, extents: &ExtentTable) -> u32 {
     let present = superblock.shards.len() as u32;
-    let wanted = cores.min(SHARDS_MAX).saturating_sub(present);
-    let affordable = extents.free_count() / 2;
+    let wanted = asked_cores.map_or(0, |cores| cores.min(SHARDS_MAX).saturating_sub(present));
+    let affordable = extents.free_count() / EXTENTS_PER_SHARD_MIN;
     present + wanted.min(u32::try_from(affordable).unwrap_or(u32::MAX))
 }
 
