@@ -23,6 +23,7 @@ use std::{
     collections::VecDeque,
     os::fd::BorrowedFd,
     sync::{Arc, atomic::Ordering},
+    task::Waker,
     time::Duration,
 };
 
@@ -80,8 +81,12 @@ pub struct Core {
     /// Syncs of a round that the queue had no room for.
     held_syncs: Vec<DeviceIndex>,
     completions: Vec<Completion>,
+    /// The bell has a waker of the executor that drives the core.
+    has_left_waker: bool,
     is_closing: bool,
     is_closed: bool,
+    /// Within a turn; a panic leaves it set, and then nothing of the core can be relied on.
+    is_turning: bool,
 }
 
 /// What a core is made of.
@@ -122,8 +127,10 @@ impl Core {
             sync: SyncRound::default(),
             held_syncs: Vec::new(),
             completions: Vec::new(),
+            has_left_waker: false,
             is_closing: false,
             is_closed: false,
+            is_turning: false,
         }
     }
 
@@ -168,6 +175,18 @@ impl Core {
         if self.is_closed {
             return Turn::Closed;
         }
+        if self.is_turning {
+            // The last turn panicked, and somebody caught that.
+            self.die();
+            return Turn::Closed;
+        }
+        self.is_turning = true;
+        let turn = self.take_turn();
+        self.is_turning = false;
+        turn
+    }
+
+    fn take_turn(&mut self) -> Turn {
         // Written by this core alone.
         self.handle.counters.turns.fetch_add(1, Ordering::Relaxed);
         let mut progress = self.take_mail();
@@ -208,12 +227,38 @@ impl Core {
     /// Announces sleep and looks once more. False: there is work, so take a turn instead. After true, whoever gives
     /// the core work makes [`Core::fd`] readable; [`Core::awake`] ends that.
     pub fn prepare_wait(&mut self) -> bool {
+        self.forget_waker();
         self.handle_bell().may_sleep(|| self.has_work())
     }
 
-    /// Ends what [`Core::prepare_wait`] began.
+    /// As [`Core::prepare_wait`], for a core that is driven by a task: after true, whoever gives the core work wakes
+    /// `waker`. What the device completes wakes nobody; look at [`Core::in_flight`].
+    pub fn prepare_wait_waking(&mut self, waker: &Waker) -> bool {
+        self.handle_bell().leave_waker(waker);
+        self.has_left_waker = true;
+        let may_sleep = self.handle_bell().may_sleep(|| self.has_work());
+        if !may_sleep {
+            self.forget_waker();
+        }
+        may_sleep
+    }
+
+    /// Ends what [`Core::prepare_wait`] or [`Core::prepare_wait_waking`] began.
     pub fn awake(&mut self) {
         self.handle_bell().awake();
+        self.forget_waker();
+    }
+
+    fn forget_waker(&mut self) {
+        if std::mem::take(&mut self.has_left_waker) {
+            self.handle_bell().forget_waker();
+        }
+    }
+
+    /// Operations that the device has not completed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.device.in_flight()
     }
 
     /// How long the core may sleep before a timer of its own is due.
@@ -507,8 +552,7 @@ impl Core {
     }
 
     fn stop(&mut self) {
-        self.is_closed = true;
-        self.handle.set_dead();
+        self.leave_the_post();
         for shard in &self.shards {
             shard.shared().written.wake_all();
             shard.shared().durable.wake_all();
@@ -521,8 +565,36 @@ impl Core {
             let id = shard.shared().id();
             shard.fail(ShardFailure::Device { shard: id, broken });
         }
+        self.leave_the_post();
+    }
+
+    /// What dropping does.
+    pub fn end(&mut self) {
+        if !std::thread::panicking() && !self.is_turning {
+            self.drain(DRAIN_ON_DROP_MAX);
+        }
+        if !self.is_closed {
+            self.die();
+        }
+    }
+
+    /// The core ends without an orderly close: everyone who waits for it hears of it.
+    fn die(&mut self) {
+        // The failure first, so that who finds the mailbox gone also finds out why.
+        for shard in &mut self.shards {
+            let failure = ShardFailure::CoreDead { shard: shard.shared().id(), core: self.id };
+            shard.fail(failure);
+        }
+        self.leave_the_post();
+    }
+
+    /// No turn does anything from now on. Whoever drives the core may keep it for long, so that requests are
+    /// answered here and not when it is dropped.
+    fn leave_the_post(&mut self) {
         self.is_closed = true;
         self.handle.set_dead();
+        self.waiting.clear();
+        self.reads.abandon();
     }
 }
 
@@ -546,16 +618,6 @@ impl Drop for Core {
     /// not drain, is dead: everyone who waits for it hears of it. Memory under I/O stays until the device has given
     /// it back.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.drain(DRAIN_ON_DROP_MAX);
-        }
-        if self.is_closed {
-            return;
-        }
-        self.handle.set_dead();
-        for shard in &mut self.shards {
-            let failure = ShardFailure::CoreDead { shard: shard.shared().id(), core: self.id };
-            shard.fail(failure);
-        }
+        self.end();
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering, fence},
 };
 
 /// What is sent to a core.
@@ -58,6 +58,8 @@ pub enum Mail {
 pub struct CoreHandle {
     id: CoreId,
     mailbox: Sender<Mail>,
+    /// For the mail that a dead core did not take: a channel keeps it as long as there is a sender.
+    unread: Receiver<Mail>,
     bell: Arc<Bell>,
     is_dead: AtomicBool,
     /// Turns and sleeps, for figures.
@@ -95,8 +97,14 @@ impl CoreHandle {
     #[must_use]
     pub fn new(id: CoreId, bell: Arc<Bell>, capacity: usize) -> (Arc<Self>, Receiver<Mail>) {
         let (mailbox, receiver) = crossbeam_channel::bounded(capacity);
-        let handle =
-            Self { id, mailbox, bell, is_dead: AtomicBool::new(false), counters: CoreCounters::default() };
+        let handle = Self {
+            id,
+            mailbox,
+            unread: receiver.clone(),
+            bell,
+            is_dead: AtomicBool::new(false),
+            counters: CoreCounters::default(),
+        };
         (Arc::new(handle), receiver)
     }
 
@@ -108,9 +116,17 @@ impl CoreHandle {
 
     /// Puts mail in the box and wakes the core if it sleeps.
     pub fn send(&self, mail: Mail) -> Result<(), MailError> {
+        if self.is_dead() {
+            return Err(MailError::Dead(mail));
+        }
         match self.mailbox.try_send(mail) {
             Ok(()) => {
                 self.bell.ring();
+                // Pairs with the fence in `set_dead`: either the core sees this mail, or we see that it is dead.
+                fence(Ordering::SeqCst);
+                if self.is_dead() {
+                    self.drop_mail();
+                }
                 Ok(())
             }
             Err(TrySendError::Full(mail)) => {
@@ -127,8 +143,15 @@ impl CoreHandle {
         self.is_dead.load(Ordering::Acquire)
     }
 
+    /// The core takes no more mail. What is in the box is dropped, which answers its senders.
     pub(crate) fn set_dead(&self) {
         self.is_dead.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.drop_mail();
+    }
+
+    fn drop_mail(&self) {
+        self.unread.try_iter().for_each(drop);
     }
 
     /// Wakes the core.

@@ -7,9 +7,13 @@
 
 use crate::{
     mutant::{self, Mutant},
-    sync::{AtomicBool, Ordering, fence},
+    sync::{AtomicBool, Mutex, Ordering, fence},
 };
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+    task::Waker,
+};
 
 /// The kernel side of a bell: an eventfd, a futex, a simulator's run queue.
 pub trait Wakeup: Send + Sync {
@@ -22,13 +26,15 @@ pub struct Bell {
     /// Written by the core when it goes to sleep, taken by the first that rings.
     asleep: AtomicBool,
     wakeup: Arc<dyn Wakeup>,
+    /// Where the core sleeps as a task of an executor: what wakes that task, instead of `wakeup`.
+    waker: Mutex<Option<Waker>>,
 }
 
 impl Bell {
     /// A bell in front of `wakeup`.
     #[must_use]
     pub fn new(wakeup: Arc<dyn Wakeup>) -> Self {
-        Self { asleep: AtomicBool::new(false), wakeup }
+        Self { asleep: AtomicBool::new(false), wakeup, waker: Mutex::new(None) }
     }
 
     /// Wakes the core if it sleeps or is about to. The caller has already made its work visible.
@@ -48,8 +54,33 @@ impl Bell {
     fn ring_sleeper(&self) {
         // AcqRel: of several ringers exactly one takes the flag and pays for the system call.
         if self.asleep.swap(false, Ordering::AcqRel) || mutant::is_active(Mutant::WakePerRing) {
-            self.wakeup.wake();
+            match self.take_waker() {
+                Some(waker) => waker.wake(),
+                None => self.wakeup.wake(),
+            }
         }
+    }
+
+    fn take_waker(&self) -> Option<Waker> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Has the next ring wake `waker` in place of the kernel's sleeper. To be called before
+    /// [`Bell::prepare_sleep`].
+    pub fn leave_waker(&self, waker: &Waker) {
+        let mut slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *slot {
+            Some(left) => left.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        drop(slot);
+        // Makes the store of `asleep` that follows a release one: who takes the flag finds the waker.
+        fence(Ordering::Release);
+    }
+
+    /// Takes back what [`Bell::leave_waker`] left. Somebody who rings at this moment may wake either.
+    pub fn forget_waker(&self) {
+        drop(self.take_waker());
     }
 
     /// Announces sleep. Afterwards the core must look at all its sources of work again before it sleeps.

@@ -101,6 +101,12 @@ pub enum ReadError {
         /// The core.
         core: CoreId,
     },
+    /// Waiting on a thread that drives a core would stop that core.
+    #[error("this thread drives {core:?}, so it cannot wait for a read; use `read_async`, and turn the core")]
+    OnCoreThread {
+        /// The core.
+        core: CoreId,
+    },
     /// The core's mailbox, or the table of requests, is full.
     #[error("{core:?} has no room for another request; wait for an answer first")]
     Busy {
@@ -161,6 +167,14 @@ impl Reads {
     /// Reads that were taken and not answered.
     pub(crate) fn outstanding(&self) -> usize {
         self.states.len() - self.vacant.len() + self.deferred.len()
+    }
+
+    /// Answers everything with the death of the core. What the device still holds stays with the device.
+    pub(crate) fn abandon(&mut self) {
+        self.deferred.clear();
+        self.held.clear();
+        self.states.clear();
+        self.vacant.clear();
     }
 
     /// True if something waits for another try rather than for a completion.
