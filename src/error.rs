@@ -253,6 +253,13 @@ pub enum CloseError {
     /// A shard had failed.
     #[error(transparent)]
     Failed(#[from] ShardFailure),
+    /// Waiting on a thread that drives a core would stop that core. The cores were asked to close: turn them until
+    /// they are.
+    #[error("this thread drives {core:?}, so it cannot wait for the close; turn the core until it is closed")]
+    OnCoreThread {
+        /// The core.
+        core: CoreId,
+    },
     /// The cores did not drain in time.
     #[error("the cores did not bring everything to the devices within {waited:?}")]
     Stalled {

@@ -1,6 +1,9 @@
 //! Reading single records.
 
-use crate::store::{Store, block::Sleeper};
+use crate::store::{
+    Store,
+    block::{Pause, Sleeper},
+};
 use bytes::Bytes;
 use corelog_shards::{
     address::Address,
@@ -19,14 +22,24 @@ impl Store {
     /// Reads the record at `address`: from the shard's buffer while its frame is there, else with one direct read
     /// (two for a record longer than the address's length hint). Checks generation and checksum; anything but the
     /// record that was appended there is an error.
+    ///
+    /// Waits for room in the core's mailbox, and for the record, for as long as the stall time of the options.
     pub fn read(&self, address: Address) -> Result<Bytes, ReadError> {
-        let core = Arc::clone(self.reading_core());
-        if self.driven_core().is_some() {
-            return Err(ReadError::Busy { core: core.id() });
+        let limit = self.stall();
+        let mut pause = Pause::until(limit);
+        loop {
+            if let Some(core) = self.driven_core() {
+                return Err(ReadError::OnCoreThread { core });
+            }
+            match self.read_async(address) {
+                Ok(mut reading) => {
+                    let core = reading.core.id();
+                    return Sleeper::wait(&mut reading, limit).unwrap_or(Err(ReadError::Busy { core }));
+                }
+                Err(ReadError::Busy { .. }) if pause.rest() => {}
+                Err(error) => return Err(error),
+            }
         }
-        let mut reading = self.read_async(address)?;
-        let busy = ReadError::Busy { core: core.id() };
-        Sleeper::wait(&mut reading, self.stall()).unwrap_or(Err(busy))
     }
 
     /// As [`Store::read`], as a future for any executor. An error at once: the core's mailbox is full, or the store

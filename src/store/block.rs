@@ -1,4 +1,4 @@
-//! Blocking on a future: one reusable waker per thread, so that waiting allocates nothing.
+//! Blocking: on a future, with one reusable waker per thread so that waiting allocates nothing, and between tries.
 
 use std::{
     future::Future,
@@ -58,5 +58,36 @@ impl Sleeper {
                 }
             }
         })
+    }
+}
+
+/// Rests between tries of something that nobody announces, such as room in a mailbox: gives way first, and then
+/// sleeps, twice as long each time.
+pub(crate) struct Pause {
+    deadline: Option<Instant>,
+    tries: u32,
+}
+
+/// Tries before the first sleep.
+const YIELDS: u32 = 16;
+/// The longest sleep is 2 to this power microseconds.
+const SLEEP_POWER_MAX: u32 = 10;
+
+impl Pause {
+    /// Rests until `limit` is over.
+    pub(crate) fn until(limit: Option<Duration>) -> Self {
+        Self { deadline: limit.map(|limit| Instant::now() + limit), tries: 0 }
+    }
+
+    /// Rests once. False: the time is over.
+    pub(crate) fn rest(&mut self) -> bool {
+        if self.tries < YIELDS {
+            std::thread::yield_now();
+        } else {
+            let power = (self.tries - YIELDS).min(SLEEP_POWER_MAX);
+            std::thread::sleep(Duration::from_micros(1 << power));
+        }
+        self.tries += 1;
+        self.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Inner,
+    block::Pause,
     seat::Assembly,
     superblocks::{self, WriteError, unix_ns},
 };
@@ -9,11 +10,13 @@ use crate::error::CloseError;
 use corelog_shards::{
     core::Core as Engine,
     directory::{Mail, MailError},
+    failure::ShardFailure,
     format::superblock::{ShardEntry, Superblock},
     ids::ShardId,
 };
 use std::{
     sync::{Arc, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -27,6 +30,17 @@ pub(super) struct Tails {
     cores_closed: u32,
     /// The closing superblock: not written yet, written, or why not.
     outcome: Option<Result<(), CloseError>>,
+    /// Tasks that wait for it.
+    wakers: Vec<Waker>,
+}
+
+impl Tails {
+    /// What came of the closing, if it is over. Later callers hear only that it is.
+    fn take_outcome(&mut self) -> Option<Result<(), CloseError>> {
+        let outcome = self.outcome.take()?;
+        self.outcome = Some(Ok(()));
+        Some(outcome)
+    }
 }
 
 impl Assembly {
@@ -47,8 +61,21 @@ impl Assembly {
         if tails.cores_closed == self.cores {
             let outcome = self.write_closing_superblock(&tails.entries);
             tails.outcome = Some(outcome);
-            self.all_closed.notify_all();
+            self.tell_of_the_end(tails);
         }
+    }
+
+    /// A core was dropped, closed or not.
+    pub(super) fn core_gone(&self) {
+        self.tell_of_the_end(self.tails());
+    }
+
+    fn tell_of_the_end(&self, mut tails: MutexGuard<'_, Tails>) {
+        let wakers = std::mem::take(&mut tails.wakers);
+        // Outside the lock: a waker may run anything.
+        drop(tails);
+        self.all_closed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn write_closing_superblock(&self, entries: &[(ShardId, ShardEntry)]) -> Result<(), CloseError> {
@@ -78,21 +105,31 @@ impl Assembly {
         let deadline = Instant::now() + limit;
         let mut tails = self.tails();
         loop {
-            if let Some(outcome) = tails.outcome.take() {
-                // Later callers hear that it is closed.
-                tails.outcome = Some(Ok(()));
+            if let Some(outcome) = self.outcome(&mut tails) {
                 return outcome;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(CloseError::Stalled { waited: limit });
             }
-            let waited = self.all_closed.wait_timeout(tails, left.min(Duration::from_millis(100)));
+            let waited = self.all_closed.wait_timeout(tails, left);
             tails = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if self.has_dead_core(&tails) {
-                return Ok(());
-            }
         }
+    }
+
+    fn outcome(&self, tails: &mut Tails) -> Option<Result<(), CloseError>> {
+        tails.take_outcome().or_else(|| self.has_dead_core(tails).then_some(Ok(())))
+    }
+
+    fn poll_closed(&self, context: &Context<'_>) -> Poll<Result<(), CloseError>> {
+        let mut tails = self.tails();
+        if let Some(outcome) = self.outcome(&mut tails) {
+            return Poll::Ready(outcome);
+        }
+        if !tails.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            tails.wakers.push(context.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// A core died without closing: there will be no closing superblock.
@@ -106,11 +143,17 @@ impl Assembly {
 
 /// Asks all cores to close and waits for them.
 pub(super) fn close(inner: &Arc<Inner>) -> Result<(), CloseError> {
+    let driven = super::local::driven_core(inner.assembly.key());
+    if let Some(core) = driven {
+        // A core's own mailbox may be full of what only this thread can take out.
+        ask_once(inner);
+        return Err(CloseError::OnCoreThread { core });
+    }
     ask(inner);
     let closed = inner.assembly.wait_closed(CLOSE_WAIT_MAX);
     let ended = inner.hosting.join(CLOSE_WAIT_MAX);
     inner.assembly.let_go_of_devices();
-    if let Some(failure) = inner.directory.shards.iter().find_map(|shard| shard.failure()) {
+    if let Some(failure) = first_failure(inner) {
         return Err(CloseError::Failed(failure));
     }
     if !ended {
@@ -119,17 +162,47 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), CloseError> {
     closed
 }
 
+/// As [`close`], for a task, also for one on the thread of a core.
+pub(super) async fn close_async(inner: &Inner) -> Result<(), CloseError> {
+    for core in &inner.directory.cores {
+        let mut mail = Some(Mail::Close);
+        std::future::poll_fn(|context| match mail.take().map(|mail| core.send(mail)) {
+            Some(Err(MailError::Full(back))) => {
+                // Its core may be on this very thread: it gets the time in between.
+                mail = Some(back);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+    let closed = std::future::poll_fn(|context| inner.assembly.poll_closed(context)).await;
+    inner.assembly.let_go_of_devices();
+    first_failure(inner).map_or(closed, |failure| Err(CloseError::Failed(failure)))
+}
+
+fn first_failure(inner: &Inner) -> Option<ShardFailure> {
+    inner.directory.shards.iter().find_map(|shard| shard.failure())
+}
+
 fn ask(inner: &Inner) {
     for core in &inner.directory.cores {
-        let deadline = Instant::now() + CLOSE_WAIT_MAX;
+        let mut pause = Pause::until(Some(CLOSE_WAIT_MAX));
         let mut mail = Mail::Close;
         while let Err(MailError::Full(back)) = core.send(mail) {
-            if Instant::now() >= deadline {
+            if !pause.rest() {
                 break;
             }
             mail = back;
-            std::thread::yield_now();
         }
+    }
+}
+
+/// Asks without waiting. A core that has no room for the mail now hears of it when its shards are used again.
+fn ask_once(inner: &Inner) {
+    for core in &inner.directory.cores {
+        let _full_or_gone = core.send(Mail::Close);
     }
 }
 
@@ -139,11 +212,13 @@ impl Drop for Inner {
         if !self.hosting.is_hosted() {
             return;
         }
-        ask(self);
-        // A core's own thread (a waker that held the last handle) cannot wait for itself; it closes all the same.
         if super::local::driven_core(self.assembly.key()).is_some() {
+            // A waker that a core woke held the last handle: this is that core's thread, which cannot wait for
+            // itself. The cores close all the same.
+            ask_once(self);
             return;
         }
+        ask(self);
         if !self.hosting.join(CLOSE_WAIT_MAX) {
             tracing::error!("the cores did not end in time; what they accepted may be lost");
         }

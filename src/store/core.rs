@@ -6,7 +6,7 @@ use corelog_shards::{
     device::Counters as DeviceCounters,
     ids::CoreId,
 };
-use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{os::fd::BorrowedFd, sync::Arc, task::Waker, time::Duration};
 
 /// One core of an open store, driven by the caller: an own thread, an executor, or a test.
 ///
@@ -83,7 +83,19 @@ impl Core {
         self.engine.prepare_wait()
     }
 
-    /// Ends what [`Core::prepare_wait`] began.
+    /// As [`Core::prepare_wait`], for a core that is driven by a task: after true, whoever gives the core work wakes
+    /// `waker`. What the device completes wakes nobody, so the task has to look at [`Core::in_flight`] and come back.
+    pub fn prepare_wait_waking(&mut self, waker: &Waker) -> bool {
+        self.engine.prepare_wait_waking(waker)
+    }
+
+    /// Device operations that have not completed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.engine.in_flight()
+    }
+
+    /// Ends what [`Core::prepare_wait`] or [`Core::prepare_wait_waking`] began.
     pub fn awake(&mut self) {
         self.engine.awake();
     }
@@ -121,6 +133,8 @@ impl Drop for Core {
         if !std::thread::panicking() && !self.engine.is_closed() {
             self.close(DROP_DRAIN_MAX);
         }
+        self.engine.end();
+        self.assembly.core_gone();
         local::drives_no_more(self.assembly.key(), self.engine.id());
     }
 }

@@ -303,6 +303,12 @@ impl Store {
     pub fn close(&self) -> Result<(), CloseError> {
         close::close(&self.inner)
     }
+
+    /// As [`Store::close`], as a future for any executor, also for one on whose thread a core takes its turns. It
+    /// does not wait for the hosted threads to end, and has no time of its own to give up.
+    pub async fn close_async(&self) -> Result<(), CloseError> {
+        close::close_async(&self.inner).await
+    }
 }
 
 /// A store on its way: recovered, and waiting for its cores to start.
