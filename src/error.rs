@@ -99,6 +99,17 @@ pub enum OpenError {
         /// Why.
         error: std::io::Error,
     },
+    /// A glommio executor could not be started.
+    #[cfg(feature = "glommio")]
+    #[error(
+        "starting the executor of {core:?} failed: {error}; glommio needs io_uring and 512 KiB of locked memory"
+    )]
+    Executor {
+        /// The core.
+        core: CoreId,
+        /// Why.
+        error: ::glommio::GlommioError<()>,
+    },
     /// A shard could not be brought to life. The open term was raised on the devices.
     #[error(transparent)]
     Shard(#[from] OpenShardError),

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod error;
+#[cfg(feature = "glommio")]
+pub mod glommio;
 mod inspect;
 mod options;
 mod read;
