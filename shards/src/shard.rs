@@ -75,9 +75,10 @@ pub enum ShardRefusal {
     /// The shard was closed.
     #[error("the shard is closed")]
     Closed,
-    /// The shard failed.
+    /// The shard failed. Boxed, so that a refusal stays small: the results of appends and reservations are moved
+    /// through registers.
     #[error(transparent)]
-    Failed(ShardFailure),
+    Failed(Box<ShardFailure>),
 }
 
 impl Shard {
@@ -155,7 +156,9 @@ impl Shard {
             Refusal::TooLarge { max } => ShardRefusal::TooLarge { max },
             Refusal::NoExtent if self.is_starved.load(Ordering::Acquire) => ShardRefusal::StoreFull,
             Refusal::NoExtent | Refusal::Exhausted => ShardRefusal::Full,
-            Refusal::Closed => self.failure().map_or(ShardRefusal::Closed, ShardRefusal::Failed),
+            Refusal::Closed => {
+                self.failure().map_or(ShardRefusal::Closed, |failure| ShardRefusal::Failed(Box::new(failure)))
+            }
         }
     }
 

@@ -180,7 +180,7 @@ fn explain(shard: ShardId, refusal: ShardRefusal, bytes: usize) -> AppendError {
         ShardRefusal::Full => AppendError::Full { shard },
         ShardRefusal::StoreFull => AppendError::StoreFull { shard },
         ShardRefusal::Closed => AppendError::Closed,
-        ShardRefusal::Failed(failure) => AppendError::Failed(failure),
+        ShardRefusal::Failed(failure) => AppendError::Failed(*failure),
     }
 }
 
