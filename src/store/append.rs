@@ -1,6 +1,9 @@
 //! Appending: direct into the shard's ring, or routed by mail to its core.
 
-use super::{Store, block::Sleeper};
+use super::{
+    Store,
+    block::{Pause, Sleeper},
+};
 use crate::{
     error::{AppendError, Refused},
     options::AppendPath,
@@ -132,7 +135,7 @@ impl Store {
     fn append_routed<'s>(&'s self, shard: &'s Shard, payload: &[u8]) -> Result<Ticket<'s>, AppendError> {
         let mut payload = Bytes::copy_from_slice(payload);
         let limit = self.stall();
-        let deadline = limit.map(|limit| std::time::Instant::now() + limit);
+        let mut pause = Pause::until(limit);
         let stalled = || AppendError::Stalled { shard: shard.id(), waited: limit.unwrap_or_default() };
         loop {
             match self.mail(shard, payload) {
@@ -144,11 +147,10 @@ impl Store {
                 Err(Refused { error: AppendError::Full { .. }, payload: back }) => payload = back,
                 Err(refused) => return Err(refused.error),
             }
-            if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+            // The mailbox is full: its core is at work and needs the time more than we do.
+            if !pause.rest() {
                 return Err(stalled());
             }
-            // The mailbox is full: its core is at work and needs the time more than we do.
-            std::thread::yield_now();
         }
     }
 
