@@ -167,7 +167,8 @@ impl ExtentTable {
         if entry.usage != ExtentUse::Free {
             return None;
         }
-        let generation = Generation(entry.generation.0.wrapping_add(1));
+        // After four billion claims an extent retires: a generation that begins again would make old records good.
+        let generation = Generation(entry.generation.0.checked_add(1)?);
         let claimed = ExtentEntry { usage: ExtentUse::Claimed, shard, generation }.to_bits();
         if mutant::is_active(Mutant::ClaimNotAtomic) {
             word.store(claimed, Ordering::Release);
@@ -219,6 +220,19 @@ mod tests {
         let again = table.claim(ShardId(1), ExtentOrdinal(0), ExtentIndex(0)).unwrap();
         assert_eq!(again, Claim { extent: ExtentIndex(2), generation: Generation(2) });
         assert_eq!(table.get(ExtentIndex(2)).unwrap().shard, ShardId(1));
+    }
+
+    /// The generation of a free extent was forged (or used up): claimed once more, it wrapped to 0, which no header
+    /// may say, and the next open refused the extent with all its records.
+    #[test]
+    fn an_extent_whose_generations_are_used_up_is_not_claimed() {
+        let table = table(2);
+        let used_up =
+            ExtentEntry { usage: ExtentUse::Free, shard: ShardId(0), generation: Generation(u32::MAX) };
+        table.restore(ExtentIndex(0), used_up, ExtentOrdinal(0));
+        let claim = |table: &ExtentTable| table.claim(ShardId(0), ExtentOrdinal(0), ExtentIndex(0));
+        assert_eq!(claim(&table).unwrap().extent, ExtentIndex(1));
+        assert_eq!(claim(&table), None);
     }
 
     #[test]
