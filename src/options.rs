@@ -5,9 +5,10 @@ use corelog_shards::{
     geometry::{Geometry, GeometryError},
     limits::{
         BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CORES_MAX, DEVICES_MAX,
-        EXTENT_BYTES_DEFAULT, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN, MAILBOX_MESSAGES_DEFAULT,
-        MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX,
-        SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
+        EXTENT_BYTES_DEFAULT, EXTENTS_MAX, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
+        MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
+        RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX,
+        SUPERBLOCK_AREA_BYTES,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -205,7 +206,8 @@ impl FormatOptions {
             in_range("shards", u64::from(shards), 1, u64::from(SHARDS_MAX))?;
         }
         if let Some(size) = self.size_bytes {
-            in_range("size-bytes", size, SUPERBLOCK_AREA_BYTES + self.extent_bytes, STORE_BYTES_MAX)?;
+            let extents = STORE_BYTES_MAX.min(u64::from(EXTENTS_MAX) * self.extent_bytes);
+            in_range("size-bytes", size, SUPERBLOCK_AREA_BYTES + self.extent_bytes, extents)?;
         }
         Ok(geometry)
     }

@@ -40,6 +40,12 @@ pub const DEVICES_MAX: u32 = 16;
 /// Most contiguous runs of extents that the superblock can describe; each `grow` adds one.
 pub const REGIONS_MAX: u32 = 64;
 
+/// Most extents of a store: opening keeps some hundred bytes for each in memory, whatever a superblock says.
+pub const EXTENTS_MAX: u32 = 1 << 20;
+/// The largest term, sequence, frame number or ordinal that is believed. Counting by one leads nowhere near, and what
+/// is believed can be counted on from.
+pub const COUNTER_MAX: u64 = 1 << 62;
+
 /// Bytes kept at the start of each device for the superblock copies.
 pub const SUPERBLOCK_AREA_BYTES: u64 = 1 << 20;
 /// Room for one superblock copy, in bytes.
@@ -131,6 +137,7 @@ const _: () = {
     assert!(BUFFER_BYTES_MAX / RECORD_ALIGNMENT < 1 << 21);
     assert!(STORE_BYTES_MAX / RECORD_ALIGNMENT == 1 << 43);
     assert!(STORE_BYTES_MAX / SLOT_BYTES_MIN == 1 << 34);
+    assert!(EXTENTS_MAX as u64 == STORE_BYTES_MAX / EXTENT_BYTES_DEFAULT);
     assert!(BUFFER_BYTES_MAX <= RECORD_PAYLOAD_BYTES_MAX);
     assert!(FRAME_HEADER_BYTES <= SECTOR_BYTES && EXTENT_HEADER_BYTES <= SECTOR_BYTES);
     assert!(4 * SUPERBLOCK_COPY_BYTES_MAX <= SUPERBLOCK_AREA_BYTES);

@@ -10,7 +10,7 @@ use corelog_shards::{
     format::superblock::{DeviceEntry, Features, RegionEntry, ShardEntry, Superblock},
     geometry::Geometry,
     ids::{DeviceIndex, ExtentIndex, StoreId, Term},
-    limits::{LOCK_WAIT_MS_MAX, SHARDS_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES},
+    limits::{EXTENTS_MAX, LOCK_WAIT_MS_MAX, SHARDS_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES},
 };
 use corelog_tuning::topology::Topology;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -116,7 +116,7 @@ fn lay_out(
     let mut first_extent = 0_u32;
     for (index, device) in devices.iter().enumerate() {
         let count = device.bytes().saturating_sub(SUPERBLOCK_AREA_BYTES) / extent_bytes;
-        let most = STORE_BYTES_MAX / extent_bytes - u64::from(first_extent);
+        let most = (STORE_BYTES_MAX / extent_bytes).min(u64::from(EXTENTS_MAX)) - u64::from(first_extent);
         if count == 0 || count > most {
             let (min, max) = (SUPERBLOCK_AREA_BYTES + extent_bytes, most * extent_bytes);
             return Err(OptionError::Range { name: "size-bytes", value: device.bytes(), min, max }.into());

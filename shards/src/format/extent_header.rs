@@ -7,7 +7,7 @@ use super::{
 use crate::{
     geometry::Geometry,
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, StoreId, Term},
-    limits::{EXTENT_HEADER_BYTES, SHARDS_MAX},
+    limits::{COUNTER_MAX, EXTENT_HEADER_BYTES, SHARDS_MAX},
 };
 
 const MAGIC: [u8; 8] = *b"coreLOGe";
@@ -190,11 +190,10 @@ impl ExtentHeader {
         if generation.0 == 0 {
             return impossible("generation", 0);
         }
-        if ordinal.0 == u64::MAX {
-            return impossible("ordinal", ordinal.0);
-        }
-        if frame_floor.0 == u64::MAX {
-            return impossible("frame floor", frame_floor.0);
+        for (field, count) in [("ordinal", ordinal.0), ("term", term.0), ("frame floor", frame_floor.0)] {
+            if count > COUNTER_MAX {
+                return impossible(field, count);
+            }
         }
         Some(Ok(Self { store, extent, generation, owner, state, ordinal, term, frame_floor }))
     }
@@ -285,8 +284,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_header_comes_back_as_it_was(
-            extent: u32, generation in 1u32.., owner in 0u16..1024, freed: bool, ordinal in 0..u64::MAX, term: u64,
-            frame_floor in 0..u64::MAX,
+            extent: u32, generation in 1u32.., owner in 0u16..1024, freed: bool, ordinal in 0..=COUNTER_MAX,
+            term in 0..=COUNTER_MAX, frame_floor in 0..=COUNTER_MAX,
         ) {
             let header = ExtentHeader {
                 store: STORE, extent: ExtentIndex(extent), generation: Generation(generation),

@@ -7,7 +7,9 @@ use super::{
 use crate::{
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, StoreId, Term},
-    limits::{BUFFER_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_ALIGNMENT, SLOT_BYTES_MIN, STORE_BYTES_MAX},
+    limits::{
+        BUFFER_BYTES_MAX, COUNTER_MAX, FRAME_HEADER_BYTES, RECORD_ALIGNMENT, SLOT_BYTES_MIN, STORE_BYTES_MAX,
+    },
 };
 
 const MAGIC: [u8; 8] = *b"coreLOGf";
@@ -205,8 +207,10 @@ impl FrameHeader {
         if self.base_slot.0 >= STORE_BYTES_MAX / SLOT_BYTES_MIN {
             return Some(("base slot", self.base_slot.0));
         }
-        if self.number.0 == u64::MAX {
-            return Some(("number", self.number.0));
+        for (field, count) in [("number", self.number.0), ("term", self.term.0)] {
+            if count > COUNTER_MAX {
+                return Some((field, count));
+            }
         }
         if self.durable > self.number {
             return Some(("durable", self.durable.0));
@@ -346,7 +350,7 @@ mod tests {
 
     prop_compose! {
         fn any_header()(
-            store: [u8; 16], shard: u16, generation: u32, term: u64, number in 0..u64::MAX, link: u32,
+            store: [u8; 16], shard: u16, generation: u32, term in 0..=COUNTER_MAX, number in 0..=COUNTER_MAX, link: u32,
             base_slot in 0..1u64 << 34, units in 16..=(1u32 << 20), records: u32, records_digest: u64,
             ago: u64, oldest: u64, unix_ns: u64,
         ) -> FrameHeader {

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 use super::*;
-use crate::limits::SUPERBLOCK_AREA_BYTES;
+use crate::limits::{EXTENTS_MAX, SUPERBLOCK_AREA_BYTES};
 use proptest::prelude::*;
 
 fn example(shards: usize) -> Superblock {
@@ -58,9 +58,25 @@ fn resealed(mut bytes: Vec<u8>, superblock: &Superblock) -> Vec<u8> {
 #[test]
 fn a_superblock_comes_back_as_it_was_up_to_the_most_shards() {
     for shards in [1, 2, 17, SHARDS_MAX as usize] {
-        let superblock = example(shards);
+        let mut superblock = example(shards);
+        superblock.devices[0].bytes += 1 << 30;
+        superblock.regions[2].extent_count += 1 << 10;
         assert_eq!(Superblock::decode_copy(&encoded(&superblock)), Ok(superblock));
     }
+}
+
+/// A made-up superblock could state 2^28 extents on a sparse file, or 1024 shards with buffers each on a tiny one.
+#[test]
+fn more_extents_than_opening_keeps_in_memory_or_more_shards_than_extents_cannot_be() {
+    let mut superblock = example(151);
+    let refused = |superblock: &Superblock| match Superblock::decode_copy(&encoded(superblock)) {
+        Err(SuperblockError::Impossible { field, value }) => (field, value),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&superblock), ("shards", 151));
+    superblock.devices[0].bytes = 64 << 40;
+    superblock.regions[2].extent_count = EXTENTS_MAX;
+    assert_eq!(refused(&superblock), ("extents", 110 + u64::from(EXTENTS_MAX)));
 }
 
 #[test]

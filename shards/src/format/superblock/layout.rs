@@ -9,8 +9,8 @@ use crate::{
     geometry::Geometry,
     ids::{DeviceIndex, ExtentIndex, FrameNumber, SlotIndex, StoreId, Term},
     limits::{
-        BUFFER_BYTES_MAX, DEVICES_MAX, REGIONS_MAX, RING_BUFFERS_MAX, SHARDS_MAX, STORE_BYTES_MAX,
-        SUPERBLOCK_AREA_BYTES,
+        BUFFER_BYTES_MAX, COUNTER_MAX, DEVICES_MAX, EXTENTS_MAX, REGIONS_MAX, RING_BUFFERS_MAX, SHARDS_MAX,
+        STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
     },
 };
 
@@ -145,8 +145,10 @@ impl Superblock {
         if self.reach_bytes > u64::from(RING_BUFFERS_MAX) * BUFFER_BYTES_MAX {
             return Err(impossible("reach bytes", self.reach_bytes));
         }
-        if self.term.0 == u64::MAX || self.sequence == u64::MAX {
-            return Err(impossible("sequence", self.sequence));
+        for (field, count) in [("sequence", self.sequence), ("term", self.term.0)] {
+            if count > COUNTER_MAX {
+                return Err(impossible(field, count));
+            }
         }
         let mut extents: u64 = 0;
         for region in &self.regions {
@@ -156,8 +158,12 @@ impl Superblock {
             extents += u64::from(region.extent_count);
             self.check_region(region)?;
         }
-        if extents > STORE_BYTES_MAX / self.geometry.extent_bytes() {
+        if extents > (STORE_BYTES_MAX / self.geometry.extent_bytes()).min(u64::from(EXTENTS_MAX)) {
             return Err(impossible("extents", extents));
+        }
+        // Each shard owns an extent as soon as it was opened once.
+        if self.shards.len() as u64 > extents {
+            return Err(impossible("shards", self.shards.len() as u64));
         }
         self.check_overlaps()?;
         let slots = extents * self.geometry.slots_per_extent();
@@ -166,7 +172,7 @@ impl Superblock {
             if let Some(tail) = shard.tail_slot.filter(|tail| tail.0 > slots) {
                 return Err(impossible("tail slot", tail.0));
             }
-            if shard.durable.0 == u64::MAX {
+            if shard.durable.0 > COUNTER_MAX {
                 return Err(impossible("durable", shard.durable.0));
             }
         }

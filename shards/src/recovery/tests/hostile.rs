@@ -5,6 +5,7 @@ use super::image::Image;
 use crate::{
     format::{extent_header::ExtentHeader, frame::FrameHeader},
     ids::*,
+    limits::COUNTER_MAX,
 };
 use proptest::prelude::*;
 
@@ -52,7 +53,7 @@ proptest! {
         for (slot, used, number, durable, from) in frames {
             let start = from as usize * 4096;
             let Ok(checked) = FrameHeader::decode(&image.bytes[start..]) else { continue };
-            let number = number.min(u64::MAX - 1);
+            let number = number.min(COUNTER_MAX);
             let header = FrameHeader {
                 base_slot: SlotIndex(slot),
                 used_bytes: (used % (8 << 20)).max(136) / 8 * 8,
@@ -70,8 +71,8 @@ proptest! {
                 extent: ExtentIndex(extent),
                 generation: Generation(generation),
                 owner: ShardId(owner),
-                ordinal: ExtentOrdinal(if ordinal == 4 { u64::MAX - 1 } else { ordinal }),
-                frame_floor: FrameNumber(floor.min(u64::MAX - 1)),
+                ordinal: ExtentOrdinal(if ordinal == 4 { COUNTER_MAX } else { ordinal }),
+                frame_floor: FrameNumber(floor.min(COUNTER_MAX)),
                 ..image.streams[0].extents[0]
             };
             image.put_header(&header);
