@@ -5,9 +5,22 @@
 //! ticket tells when it is written, and when it is durable.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "fuzzing")]
+extern crate self as corelog;
+
+#[cfg(feature = "fuzzing")]
+#[allow(
+    dead_code,
+    unreachable_patterns,
+    reason = "only words are taken apart here; and within this crate a non-exhaustive enum is exhaustive"
+)]
+mod cli;
 mod error;
 #[cfg(feature = "glommio")]
 pub mod glommio;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod options;
 mod read;

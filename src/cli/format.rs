@@ -58,7 +58,8 @@ pub fn run(args: &Format) -> Result<(), Failure> {
     reader.write(&mut std::io::stdout().lock(), &report, for_person).map_err(Failure::of_output)
 }
 
-fn options(args: &Format) -> FormatOptions {
+/// What the arguments ask for.
+pub fn options(args: &Format) -> FormatOptions {
     let slot_bytes = args.slot.map_or(SLOT_BYTES_DEFAULT, |slot| slot.0);
     let shards = args.shards.map(std::num::NonZeroU32::get);
     let extent_bytes = args.extent.map_or_else(|| extent_bytes(args, slot_bytes), |extent| extent.0);
