@@ -26,7 +26,9 @@ mod options;
 mod read;
 mod read_many;
 mod router;
+mod salvage;
 mod scan;
+mod scrub;
 mod store;
 mod ticket;
 
@@ -48,6 +50,8 @@ pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionEr
 pub use read::Reading;
 pub use read_many::ReadingMany;
 pub use router::Route;
+pub use salvage::{LossOf, Salvage, SalvageError, SalvageLoss, SalvageReport, SalvagedRecord};
 pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
+pub use scrub::{ScrubOptions, ScrubReport};
 pub use store::{Core, CoreGrants, Filling, Formatted, Opening, Room, Seat, Store, format};
 pub use ticket::{Reached, Ticket, TicketId};

@@ -84,6 +84,11 @@ pub const WRITE_RETRIES_MAX: u32 = 8;
 /// Bytes that recovery reads at once where frames are small.
 pub const RECOVERY_WINDOW_BYTES: u64 = 256 << 10;
 
+/// Places of loss or damage that a salvage or a scrub lists; further ones are counted.
+pub const LISTED_PLACES_MAX: usize = 1000;
+/// Most bytes per second that a scrub reads when nothing is said.
+pub const SCRUB_RATE_DEFAULT: u64 = 64 << 20;
+
 /// How long `open` waits for the store's lock: old writes of a killed process land within about 11 ms.
 pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
 

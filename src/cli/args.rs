@@ -43,6 +43,8 @@ pub enum Command {
     Info(Info),
     /// Reads and checks every frame and record; exit code 1 and the places if there is damage.
     Verify(Verify),
+    /// Copies what is intact out of a damaged store into a new one; exit code 1 and the places if something is lost.
+    Salvage(Salvage),
     /// Measures appends, durable appends, random reads and reopening on every core, and checks what it reads.
     Bench(Bench),
 }
@@ -201,7 +203,42 @@ pub struct Verify {
     /// Only this shard; default: all.
     #[arg(long, value_name = "N", value_parser = parse_shard)]
     pub shard: Option<ShardId>,
+    /// Open the store, and read it through its cores at a bounded rate, as a server that embeds it does.
+    #[arg(long, conflicts_with = "shard")]
+    pub scrub: bool,
+    /// With --scrub: most bytes per second; default: 64MiB.
+    #[arg(long, value_name = "SIZE", requires = "scrub")]
+    pub rate: Option<ByteSize>,
     /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `corelog salvage`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Salvage {
+    /// The damaged store; nothing is written to it.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// The store to make, with the same slots, extents and shards.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub out: PathBuf,
+    /// Size of the new store; default: that of the damaged one.
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<ByteSize>,
+    /// Write the old and the new address of each record, a pair a line, to this file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub map: Option<PathBuf>,
+    /// Do not write zeros over the whole new store first.
+    #[arg(long)]
+    pub sparse: bool,
+    /// Use OUT although it holds something; what it holds is lost.
+    #[arg(long)]
+    pub force: bool,
+    /// How the devices are used.
     #[command(flatten)]
     pub device: DeviceOptions,
     /// Print as JSON.

@@ -11,6 +11,8 @@ pub mod info;
 pub mod output;
 pub mod progress;
 pub mod read;
+pub mod salvage;
+pub mod scrub;
 pub mod setup;
 pub mod size;
 pub mod verify;
@@ -28,7 +30,9 @@ pub fn run(args: Args) -> ExitCode {
         Command::Read(args) => read::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Verify(args) if args.scrub => scrub::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Salvage(args) => salvage::run(&args),
     };
     match done {
         Ok(()) => Exit::Done.into(),
