@@ -16,11 +16,11 @@ extern crate self as corelog;
 )]
 mod cli;
 mod error;
-#[cfg(feature = "glommio")]
-pub mod glommio;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "glommio")]
+pub mod glommio;
 mod inspect;
 mod options;
 mod read;
