@@ -107,8 +107,8 @@ pub enum OpenError {
     Executor {
         /// The core.
         core: CoreId,
-        /// Why.
-        error: ::glommio::GlommioError<()>,
+        /// Why. Not glommio's own error, which cannot be shared between threads.
+        error: std::io::Error,
     },
     /// A shard could not be brought to life. The open term was raised on the devices.
     #[error(transparent)]
@@ -284,3 +284,13 @@ pub enum CloseError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
+
+// Errors travel between threads and into boxes of any kind, with every feature.
+const _: () = {
+    const fn travels<T: Send + Sync + 'static>() {}
+    travels::<FormatError>();
+    travels::<OpenError>();
+    travels::<Refused>();
+    travels::<WaitError>();
+    travels::<CloseError>();
+};

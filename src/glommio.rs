@@ -201,7 +201,7 @@ where
         match spawned {
             Ok(thread) => threads.push(thread),
             // The seat went with the closure, so that the others give up too.
-            Err(error) => return Err(OpenError::Executor { core: id, error }),
+            Err(error) => return Err(OpenError::Executor { core: id, error: error.into() }),
         }
     }
     drop((failed, end));

@@ -14,6 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A record that a task appended, with what went in.
+type Appended = (TicketId, Vec<u8>);
+
 fn executor() -> LocalExecutor {
     let builder = LocalExecutorBuilder::new(Placement::Unbound);
     builder.preempt_timer(corelog::glommio::PREEMPT_TIMER).make().unwrap()
@@ -48,7 +51,7 @@ fn futures_of_hosted_cores_are_awaited_on_an_executor() {
 fn each_core_serves_its_own_shard_and_reads_those_of_others() {
     let place = Place::formatted(2);
     let (tell, told) = mpsc::channel();
-    let shared: Arc<Mutex<Vec<(TicketId, Vec<u8>)>>> = Arc::default();
+    let shared: Arc<Mutex<Vec<Appended>>> = Arc::default();
     let everyones = Arc::clone(&shared);
     let executors = corelog::glommio::open(&[&place.path], &options(2), move |store, core| async move {
         assert_eq!(store.driven_core(), Some(core));
