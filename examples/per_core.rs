@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::mpsc,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     thread,
 };
 
@@ -40,7 +40,7 @@ fn work(seat: Seat, stores: &mpsc::Receiver<Store>) -> Result<String, Box<dyn Er
     if let Some(last) = last {
         let mut durable = pin!(last.reached(Durability::Durable));
         let mut context = Context::from_waker(Waker::noop());
-        while let Poll::Pending = durable.as_mut().poll(&mut context)? {
+        while durable.as_mut().poll(&mut context)?.is_pending() {
             if core.turn() == Turn::Idle {
                 core.wait(None);
             }
