@@ -493,6 +493,9 @@ impl Core {
                 self.held_syncs.push(completion.operation.device());
                 return;
             }
+            if let Some(shard) = self.shards.first() {
+                shard.note_sync_failure(completion.operation.device(), errno);
+            }
             round.failed.get_or_insert((completion.operation.device(), errno));
         }
         self.end_round();

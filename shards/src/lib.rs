@@ -31,6 +31,7 @@ pub mod scan;
 pub mod shard;
 pub mod shard_owner;
 mod sync;
+pub mod sync_failures;
 mod token;
 #[cfg(test)]
 mod twins;

@@ -21,6 +21,7 @@ use corelog_shards::{
     open::{RingOptions, open_shard},
     shard::Shard,
     shard_owner::{ShardContext, ShardOwner},
+    sync_failures::SyncFailures,
 };
 use corelog_tuning::topology::CorePlace;
 use std::{
@@ -65,6 +66,7 @@ pub(crate) struct Assembly {
     /// Emptied when the store is closed, so that the lock on them goes although handles of the store remain.
     devices: Mutex<Vec<Arc<DeviceFile>>>,
     pub(super) options: Options,
+    sync_failures: Arc<SyncFailures>,
     pub(super) cores: u32,
     parts: Mutex<Parts>,
     changed: Condvar,
@@ -93,6 +95,7 @@ impl Assembly {
             opened,
             devices,
             options,
+            sync_failures: Arc::default(),
             cores,
             parts: Mutex::default(),
             changed: Condvar::new(),
@@ -301,6 +304,7 @@ impl Seat {
             shard_count: opened.resumes.len() as u32,
             order: options.order,
             sync: options.sync,
+            sync_failures: Arc::clone(&self.assembly.sync_failures),
             linger: options.linger,
         };
         let node = self.place.and_then(|place| place.node).map(|node| node.0);
