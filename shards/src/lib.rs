@@ -9,6 +9,7 @@ pub mod device;
 pub mod directory;
 pub mod extents;
 pub mod failure;
+mod fork;
 pub mod format;
 pub mod geometry;
 pub mod ids;
