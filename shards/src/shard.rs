@@ -139,6 +139,9 @@ impl Shard {
     /// Copies `payload` into the current buffer, or says at once why not.
     #[inline]
     pub fn try_append(&self, payload: &[u8]) -> Result<Placed, ShardRefusal> {
+        if !self.birthplace.is_here() {
+            return Err(self.explain(Refusal::Closed));
+        }
         // Not by way of `try_reserve`: moving the reservation through a result with a large error costs more than
         // reserving, in stores that later loads cannot be served from.
         match self.ring.reserve(payload.len()) {

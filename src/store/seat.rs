@@ -1,7 +1,12 @@
 //! Cores on their way to their threads. A [`Seat`] is sent to the thread that will drive the core; [`Seat::start`]
 //! builds the core there, since rings, memory and pinning belong to that thread.
 
-use super::{close::Tails, core::Core, opening::Opened};
+use super::{
+    close::Tails,
+    core::Core,
+    opening::Opened,
+    warnings::{self, DeviceWarning},
+};
 use crate::{
     error::OpenError,
     options::{Backend, Options},
@@ -67,6 +72,7 @@ pub(crate) struct Assembly {
     devices: Mutex<Vec<Arc<DeviceFile>>>,
     pub(super) options: Options,
     sync_failures: Arc<SyncFailures>,
+    pub(super) warnings: Vec<DeviceWarning>,
     pub(super) cores: u32,
     parts: Mutex<Parts>,
     changed: Condvar,
@@ -90,12 +96,14 @@ impl std::fmt::Debug for Assembly {
 
 impl Assembly {
     pub(super) fn new(mut opened: Opened, options: Options, cores: u32) -> Arc<Self> {
+        let warnings = warnings::of(&opened.devices);
         let devices = Mutex::new(std::mem::take(&mut opened.devices));
         Arc::new(Self {
             opened,
             devices,
             options,
             sync_failures: Arc::default(),
+            warnings,
             cores,
             parts: Mutex::default(),
             changed: Condvar::new(),
