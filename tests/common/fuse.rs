@@ -13,6 +13,7 @@ use fuser::{
 };
 use std::{
     ffi::OsStr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -28,6 +29,8 @@ pub struct Mounted {
     pub disk: Arc<Disk>,
     path: PathBuf,
     session: Option<BackgroundSession>,
+    /// Ends the connection when something is written to it.
+    abort: PathBuf,
 }
 
 impl Mounted {
@@ -36,10 +39,18 @@ impl Mounted {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("corelog-test".to_owned())];
         config.n_threads = Some(THREADS);
+        // A test may mount several, one after the other.
+        let folder = tempfile::tempdir_in(folder).unwrap().keep();
         let point = folder.join("mount");
-        std::fs::create_dir_all(&point).unwrap();
+        std::fs::create_dir(&point).unwrap();
         let session = fuser::spawn_mount(OneFile { disk: Arc::clone(&disk) }, &point, &config).unwrap();
-        Self { disk, path: point.join(NAME), session: Some(session) }
+        let control = folder.join("control");
+        std::fs::create_dir(&control).unwrap();
+        crate::host::run("mount", &["-t", "fusectl", "none", control.to_str().unwrap()]);
+        // The kernel names a connection by the minor number of its file system.
+        let minor = rustix::fs::minor(std::fs::metadata(&point).unwrap().dev());
+        let abort = control.join(minor.to_string()).join("abort");
+        Self { disk, path: point.join(NAME), session: Some(session), abort }
     }
 
     pub fn path(&self) -> &Path {
@@ -63,9 +74,11 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         self.disk.mend();
-        if let Some(session) = self.session.take() {
-            // A store that is still open keeps it mounted; the mount namespace of the test ends with it.
-            let _still_in_use = session.umount_and_join();
+        let Some(session) = self.session.take() else { return };
+        if session.umount_and_join().is_err() {
+            // A store that is still open keeps it mounted, and a process whose own threads wait for an answer from
+            // itself cannot end. The mount namespace of the test takes the mount away.
+            std::fs::write(&self.abort, "1").unwrap();
         }
     }
 }
