@@ -12,7 +12,7 @@ mod host;
 #[path = "common/stores.rs"]
 mod stores;
 
-use corelog::{DeviceWarning, FormatOptions, OpenError, Store, Warning};
+use corelog::{DeviceWarning, FormatOptions, Store, Warning};
 use fuse::Mounted;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::path::Path;
