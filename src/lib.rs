@@ -44,6 +44,7 @@ pub use corelog_shards::{
     scan::{Damage, Fault, Position, ScanPlace},
     watermark::{Durability, Watermarks},
 };
+pub use corelog_tuning::probe::Warning;
 pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, WaitError};
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
@@ -53,5 +54,5 @@ pub use router::Route;
 pub use salvage::{LossOf, Salvage, SalvageError, SalvageLoss, SalvageReport, SalvagedRecord};
 pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
 pub use scrub::{ScrubOptions, ScrubReport};
-pub use store::{Core, CoreGrants, Filling, Formatted, Opening, Room, Seat, Store, format};
+pub use store::{Core, CoreGrants, DeviceWarning, Filling, Formatted, Opening, Room, Seat, Store, format};
 pub use ticket::{Reached, Ticket, TicketId};

@@ -141,7 +141,7 @@ fn a_disk_that_fills_up_under_a_sparse_store_keeps_what_was_acknowledged() {
     let Some(ran) = on_a_small_disk(folder.path(), script) else { return };
     assert_eq!(ran.code, Some(FULL), "{}", ran.error);
     // The disk may refuse a write, or take only a part of it for ever.
-    let says_full = ran.error.contains("No space left") || ran.error.contains("file system is full");
+    let says_full = ran.error.contains("no space left") || ran.error.contains("file system is full");
     assert!(says_full && ran.error.contains("are durable"), "{}", ran.error);
     let records = fs::read_to_string(folder.path().join("records")).unwrap();
     let kept: Vec<&str> = records.lines().collect();

@@ -172,7 +172,7 @@ impl Core {
 
     /// One step of everything. Never blocks.
     pub fn turn(&mut self) -> Turn {
-        if self.is_closed {
+        if self.is_closed || self.handle.is_forked() {
             return Turn::Closed;
         }
         if self.is_turning {
@@ -206,7 +206,7 @@ impl Core {
 
     /// Sleeps in the kernel until there is something to do, at most for `limit`. Returns at once if there is.
     pub fn wait(&mut self, limit: Option<Duration>) {
-        if self.is_closed || !self.prepare_wait() {
+        if self.is_closed || self.handle.is_forked() || !self.prepare_wait() {
             return;
         }
         self.handle.counters.sleeps.fetch_add(1, Ordering::Relaxed);
@@ -493,6 +493,9 @@ impl Core {
                 self.held_syncs.push(completion.operation.device());
                 return;
             }
+            if let Some(shard) = self.shards.first() {
+                shard.note_sync_failure(completion.operation.device(), errno);
+            }
             round.failed.get_or_insert((completion.operation.device(), errno));
         }
         self.end_round();
@@ -534,7 +537,7 @@ impl Core {
     pub fn drain(&mut self, limit: Duration) -> bool {
         let start = self.device.now();
         self.close();
-        while !self.is_closed && self.device.now().since(start) < limit {
+        while !self.is_closed && !self.handle.is_forked() && self.device.now().since(start) < limit {
             if self.turn() == Turn::Idle {
                 self.wait(Some(limit));
             }
@@ -618,6 +621,9 @@ impl Drop for Core {
     /// not drain, is dead: everyone who waits for it hears of it. Memory under I/O stays until the device has given
     /// it back.
     fn drop(&mut self) {
+        if self.handle.is_forked() {
+            return;
+        }
         self.end();
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     address::Address,
     extents::ExtentTable,
+    fork::Birthplace,
     format::checksum::StoreSeed,
     ids::{CoreId, ShardId, SlotIndex},
     layout::Layout,
@@ -62,6 +63,7 @@ pub struct CoreHandle {
     unread: Receiver<Mail>,
     bell: Arc<Bell>,
     is_dead: AtomicBool,
+    birthplace: Birthplace,
     /// Turns and sleeps, for figures.
     pub counters: CoreCounters,
 }
@@ -102,6 +104,7 @@ impl CoreHandle {
             mailbox,
             unread: receiver.clone(),
             bell,
+            birthplace: Birthplace::here(),
             is_dead: AtomicBool::new(false),
             counters: CoreCounters::default(),
         };
@@ -116,7 +119,7 @@ impl CoreHandle {
 
     /// Puts mail in the box and wakes the core if it sleeps.
     pub fn send(&self, mail: Mail) -> Result<(), MailError> {
-        if self.is_dead() {
+        if self.is_dead() || self.is_forked() {
             return Err(MailError::Dead(mail));
         }
         match self.mailbox.try_send(mail) {
@@ -141,6 +144,12 @@ impl CoreHandle {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.is_dead.load(Ordering::Acquire)
+    }
+
+    /// True in a child of the process that the core runs in.
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        !self.birthplace.is_here()
     }
 
     /// The core takes no more mail. What is in the box is dropped, which answers its senders.

@@ -32,6 +32,23 @@ pub enum ShardFailure {
         /// Why.
         errno: Errno,
     },
+    /// The host has no space for a block of the store: a sparse store on a file system that is full, or a thin volume.
+    #[error(
+        "{shard:?} stopped: no space left for {slots} slots at {slot:?} ({device:?}, frame {frame}); \
+         what was durable can be read; make space below the store, and reopen it"
+    )]
+    DeviceFull {
+        /// The shard.
+        shard: ShardId,
+        /// The device of the store.
+        device: DeviceIndex,
+        /// First slot of the failing range.
+        slot: SlotIndex,
+        /// Slots of the failing range.
+        slots: u64,
+        /// First frame that is not acknowledged.
+        frame: FrameNumber,
+    },
     /// A write stayed short through all its retries.
     #[error(
         "{shard:?} stopped: the write of frame {frame} at {slot:?} stayed short ({written} of {expected} bytes) through {tries} tries; \
@@ -60,6 +77,12 @@ pub enum ShardFailure {
         shard: ShardId,
         /// The frame.
         frame: FrameNumber,
+    },
+    /// The store was opened by the process that this one was forked from.
+    #[error("{shard:?} belongs to the parent process; open the store after forking, and in one process only")]
+    Forked {
+        /// The shard.
+        shard: ShardId,
     },
     /// The queue of the core that runs the shard broke.
     #[error("{shard:?} stopped: {broken}")]

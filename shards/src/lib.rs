@@ -9,6 +9,7 @@ pub mod device;
 pub mod directory;
 pub mod extents;
 pub mod failure;
+mod fork;
 pub mod format;
 pub mod geometry;
 pub mod ids;
@@ -31,6 +32,7 @@ pub mod scan;
 pub mod shard;
 pub mod shard_owner;
 mod sync;
+pub mod sync_failures;
 mod token;
 #[cfg(test)]
 mod twins;

@@ -63,6 +63,7 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         shard_count: 1,
         order: FrameOrder::default(),
         sync: SyncMethod::default(),
+        sync_failures: Arc::default(),
         linger: None,
     };
     let mut device: Box<dyn Device> = Box::new(NullDevice::new(options).map_err(NullCoreError::Device)?);

@@ -116,6 +116,9 @@ pub enum ReadError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// The store was opened by the process that this one was forked from.
+    #[error("the store belongs to the parent process; open it after forking, and in one process only")]
+    Forked,
 }
 
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 
 use crate::{
     failure::{Health, ShardFailure},
+    fork::Birthplace,
     format::record::{RecordFlags, RecordKind},
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
     mutant::{self, Mutant},
@@ -42,6 +43,7 @@ pub struct ShardCounters {
 #[derive(Debug)]
 pub struct Shard {
     id: ShardId,
+    birthplace: Birthplace,
     ring: Arc<Ring>,
     submitted: CachePadded<AtomicU64>,
     pub(crate) written: CachePadded<Mark>,
@@ -93,6 +95,7 @@ impl Shard {
         let first_frame = FrameNumber(first_frame.0.saturating_sub(off));
         Self {
             id,
+            birthplace: Birthplace::here(),
             ring,
             submitted: CachePadded::new(AtomicU64::new(first_frame.0)),
             written: CachePadded::new(Mark::new(first_frame)),
@@ -121,6 +124,9 @@ impl Shard {
     /// The fault that stopped it, if one did.
     #[must_use]
     pub fn failure(&self) -> Option<ShardFailure> {
+        if !self.birthplace.is_here() {
+            return Some(ShardFailure::Forked { shard: self.id });
+        }
         self.health.failure()
     }
 
@@ -133,6 +139,9 @@ impl Shard {
     /// Copies `payload` into the current buffer, or says at once why not.
     #[inline]
     pub fn try_append(&self, payload: &[u8]) -> Result<Placed, ShardRefusal> {
+        if !self.birthplace.is_here() {
+            return Err(self.explain(Refusal::Closed));
+        }
         // Not by way of `try_reserve`: moving the reservation through a result with a large error costs more than
         // reserving, in stores that later loads cannot be served from.
         match self.ring.reserve(payload.len()) {
@@ -147,6 +156,9 @@ impl Shard {
     /// Claims room for a payload of `length` bytes, or says at once why not.
     #[inline]
     pub fn try_reserve(&self, length: usize) -> Result<Reservation<'_>, ShardRefusal> {
+        if !self.birthplace.is_here() {
+            return Err(self.explain(Refusal::Closed));
+        }
         self.ring.reserve(length).map_err(|refusal| self.explain(refusal))
     }
 

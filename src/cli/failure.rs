@@ -6,10 +6,7 @@ use corelog::{
     WaitError,
 };
 use corelog_shards::{
-    device::{
-        Errno,
-        file::{CreateError, FileError, OpenError as DeviceOpenError},
-    },
+    device::file::{CreateError, FileError, OpenError as DeviceOpenError},
     format::superblock::SuperblockChoiceError,
     scan::Fault,
 };
@@ -214,10 +211,9 @@ const fn exit_of_recovery(error: &RecoveryError) -> Exit {
     }
 }
 
-fn exit_of_shard(failure: &ShardFailure) -> Exit {
-    let is_full = |errno: Errno| io::Error::from_raw_os_error(errno.0).kind() == io::ErrorKind::StorageFull;
+const fn exit_of_shard(failure: &ShardFailure) -> Exit {
     match failure {
-        ShardFailure::Io { errno, .. } if is_full(*errno) => Exit::Full,
+        ShardFailure::DeviceFull { .. } => Exit::Full,
         // A disk that is nearly full takes the first part of each write, and never says why it takes no more.
         ShardFailure::ShortWrite { .. } => Exit::Full,
         _ => Exit::Failed,

@@ -143,6 +143,9 @@ impl Assembly {
 
 /// Asks all cores to close and waits for them.
 pub(super) fn close(inner: &Arc<Inner>) -> Result<(), CloseError> {
+    if let Some(forked) = forked(inner) {
+        return Err(CloseError::Failed(forked));
+    }
     let driven = super::local::driven_core(inner.assembly.key());
     if let Some(core) = driven {
         // A core's own mailbox may be full of what only this thread can take out.
@@ -164,6 +167,9 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), CloseError> {
 
 /// As [`close`], for a task, also for one on the thread of a core.
 pub(super) async fn close_async(inner: &Inner) -> Result<(), CloseError> {
+    if let Some(forked) = forked(inner) {
+        return Err(CloseError::Failed(forked));
+    }
     for core in &inner.directory.cores {
         let mut mail = Some(Mail::Close);
         std::future::poll_fn(|context| match mail.take().map(|mail| core.send(mail)) {
@@ -184,6 +190,12 @@ pub(super) async fn close_async(inner: &Inner) -> Result<(), CloseError> {
 
 fn first_failure(inner: &Inner) -> Option<ShardFailure> {
     inner.directory.shards.iter().find_map(|shard| shard.failure())
+}
+
+/// In a child the threads and queues of the store are not there; it is the parent that closes it.
+fn forked(inner: &Inner) -> Option<ShardFailure> {
+    let is_forked = inner.directory.cores.iter().any(|core| core.is_forked());
+    is_forked.then(|| inner.directory.shards.first()?.failure()).flatten()
 }
 
 fn ask(inner: &Inner) {
@@ -209,7 +221,7 @@ fn ask_once(inner: &Inner) {
 impl Drop for Inner {
     /// The last handle of a hosted store closes it, so that nothing accepted is lost.
     fn drop(&mut self) {
-        if !self.hosting.is_hosted() {
+        if !self.hosting.is_hosted() || forked(self).is_some() {
             return;
         }
         if super::local::driven_core(self.assembly.key()).is_some() {

@@ -10,11 +10,13 @@ mod local;
 pub(crate) mod opening;
 mod seat;
 pub(crate) mod superblocks;
+mod warnings;
 
 pub use self::core::Core;
 pub use append::{Filling, Room};
 pub use format::{Formatted, format};
 pub use seat::{CoreGrants, Seat};
+pub use warnings::DeviceWarning;
 
 use crate::{
     error::{CloseError, OpenError, WaitError},
@@ -139,6 +141,12 @@ impl Store {
     #[must_use]
     pub fn grants(&self) -> Vec<CoreGrants> {
         self.inner.assembly.grants()
+    }
+
+    /// What weakens the promises of the store, or its speed, on the devices that it is on; empty when all is well.
+    #[must_use]
+    pub fn warnings(&self) -> &[DeviceWarning] {
+        &self.inner.assembly.warnings
     }
 
     /// The options that it was opened with.

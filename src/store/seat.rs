@@ -1,7 +1,12 @@
 //! Cores on their way to their threads. A [`Seat`] is sent to the thread that will drive the core; [`Seat::start`]
 //! builds the core there, since rings, memory and pinning belong to that thread.
 
-use super::{close::Tails, core::Core, opening::Opened};
+use super::{
+    close::Tails,
+    core::Core,
+    opening::Opened,
+    warnings::{self, DeviceWarning},
+};
 use crate::{
     error::OpenError,
     options::{Backend, Options},
@@ -21,6 +26,7 @@ use corelog_shards::{
     open::{RingOptions, open_shard},
     shard::Shard,
     shard_owner::{ShardContext, ShardOwner},
+    sync_failures::SyncFailures,
 };
 use corelog_tuning::topology::CorePlace;
 use std::{
@@ -65,6 +71,8 @@ pub(crate) struct Assembly {
     /// Emptied when the store is closed, so that the lock on them goes although handles of the store remain.
     devices: Mutex<Vec<Arc<DeviceFile>>>,
     pub(super) options: Options,
+    sync_failures: Arc<SyncFailures>,
+    pub(super) warnings: Vec<DeviceWarning>,
     pub(super) cores: u32,
     parts: Mutex<Parts>,
     changed: Condvar,
@@ -88,11 +96,14 @@ impl std::fmt::Debug for Assembly {
 
 impl Assembly {
     pub(super) fn new(mut opened: Opened, options: Options, cores: u32) -> Arc<Self> {
+        let warnings = warnings::of(&opened.devices);
         let devices = Mutex::new(std::mem::take(&mut opened.devices));
         Arc::new(Self {
             opened,
             devices,
             options,
+            sync_failures: Arc::default(),
+            warnings,
             cores,
             parts: Mutex::default(),
             changed: Condvar::new(),
@@ -301,6 +312,7 @@ impl Seat {
             shard_count: opened.resumes.len() as u32,
             order: options.order,
             sync: options.sync,
+            sync_failures: Arc::clone(&self.assembly.sync_failures),
             linger: options.linger,
         };
         let node = self.place.and_then(|place| place.node).map(|node| node.0);

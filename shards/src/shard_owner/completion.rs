@@ -38,6 +38,10 @@ impl ShardOwner {
             Err(_) if mutant::is_active(Mutant::RetryForever) => {
                 self.write_again(device, index, bytes, 0, expected);
             }
+            // Nothing was written, for a reason that passes: the host says so where a transfer of no byte is cut short.
+            Err(errno) if matches!(errno.0, libc::EAGAIN | libc::EINTR) => {
+                self.write_again(device, index, bytes, 0, expected);
+            }
             Err(errno) => {
                 let (base, slots) = (self.flights[index].base, self.flights[index].slots);
                 self.flights[index].slice = Some(bytes);

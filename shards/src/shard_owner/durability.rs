@@ -1,6 +1,6 @@
 //! What a sync of the core means for the shard.
 
-use super::ShardOwner;
+use super::{NextExtent, ShardOwner};
 use crate::{
     device::{Errno, Verb},
     ids::{DeviceIndex, FrameNumber},
@@ -24,10 +24,21 @@ impl ShardOwner {
         (!nothing_new).then(|| (written, std::mem::take(&mut self.unsynced_devices)))
     }
 
+    /// A sync of the core failed: every core of the store hears of it, before it acknowledges anything else.
+    pub(crate) fn note_sync_failure(&self, device: DeviceIndex, errno: Errno) {
+        self.context.sync_failures.note(device, errno);
+    }
+
     /// The sync that covered the frames below `covered` succeeded.
     pub(crate) fn sync_completed(&mut self, covered: FrameNumber) {
         if self.shared.health.failure().is_some() {
             return;
+        }
+        if let Some((device, errno)) = self.at_risk.lost(&self.context.sync_failures) {
+            return self.sync_failed(device, errno);
+        }
+        if self.has_nothing_at_risk() {
+            self.at_risk.clear();
         }
         self.shared.counters().syncs.fetch_add(1, Ordering::Relaxed);
         let covered = if mutant::is_active(Mutant::SyncCoversLater) { self.next_frame } else { covered };
@@ -35,6 +46,13 @@ impl ShardOwner {
             self.shared.durable.publish(covered, &mut self.woken);
         }
         self.advance();
+    }
+
+    /// After a sync: nothing was written since it began, and nothing is on its way.
+    fn has_nothing_at_risk(&self) -> bool {
+        self.unsynced_devices == 0
+            && self.flights.iter().all(|flight| flight.is_written)
+            && matches!(self.next_extent, NextExtent::Idle)
     }
 
     /// The sync failed: what it covered is in an unknown state for ever, so the shard stops.

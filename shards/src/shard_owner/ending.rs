@@ -58,7 +58,10 @@ impl ShardOwner {
     ) {
         let shard = self.shared.id();
         let frame = self.shared.durable.reached();
-        self.fail(ShardFailure::Io { shard, verb, device, slot, slots, frame, errno });
+        self.fail(match errno.0 {
+            libc::ENOSPC | libc::EDQUOT => ShardFailure::DeviceFull { shard, device, slot, slots, frame },
+            _ => ShardFailure::Io { shard, verb, device, slot, slots, frame, errno },
+        });
     }
 
     /// Operations that the device never saw give their memory back.

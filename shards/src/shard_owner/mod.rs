@@ -21,6 +21,7 @@ use crate::{
     memory::{BufferPool, RegionSlice},
     ring::owner::RingOwner,
     shard::Shard,
+    sync_failures::{AtRisk, SyncFailures},
     token::LocalShard,
 };
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,8 @@ pub struct ShardContext {
     pub order: FrameOrder,
     /// Way to durability.
     pub sync: SyncMethod,
+    /// Failed syncs, of all cores of the store.
+    pub sync_failures: Arc<SyncFailures>,
     /// A part-filled frame is sealed this long after its owner first saw it. `None`: only when somebody waits.
     pub linger: Option<Duration>,
 }
@@ -122,6 +125,7 @@ pub struct ShardOwner {
     held: VecDeque<(Token, Operation)>,
     /// Bit per device with writes that no sync covers yet.
     unsynced_devices: u16,
+    at_risk: AtRisk,
     linger_since: Option<(FrameNumber, Instant)>,
     is_closing: bool,
     woken: Vec<Waker>,
@@ -174,6 +178,7 @@ impl ShardOwner {
             claim_from,
             held: VecDeque::new(),
             unsynced_devices: 0,
+            at_risk: AtRisk::default(),
             linger_since: None,
             is_closing: false,
             woken: Vec::new(),

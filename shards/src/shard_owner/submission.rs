@@ -156,6 +156,7 @@ impl ShardOwner {
         let Some(place) = self.context.layout.place(slot) else {
             unreachable!("{slot:?} came from a claimed extent of this layout");
         };
+        self.at_risk.add(place.device, &self.context.sync_failures);
         let operation = Operation::Write { device: place.device, offset: place.offset, bytes, sync };
         self.submit_or_hold(device, token, operation);
     }

@@ -99,6 +99,7 @@ impl World {
             order: options.order,
             sync: SyncMethod::Fdatasync,
             linger: options.linger,
+            sync_failures: Arc::default(),
         };
         let ring =
             RingOptions { buffer_bytes: BUFFER_BYTES_MIN, buffers: 4, placement: Placement::default() };
