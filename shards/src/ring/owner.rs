@@ -59,7 +59,9 @@ impl RingOwner {
 
     /// Puts an extent, whose header is written, where rotations find it.
     pub fn offer_spare(&mut self, claim: Claim) {
-        debug_assert!(self.needs_spare(), "a spare was offered over a fresh one");
+        // A ring that was closed while the extent's header was written moves nowhere, and needs none any more.
+        let is_closed = self.ring.position().is_none();
+        debug_assert!(is_closed || self.needs_spare(), "a spare was offered over a fresh one");
         let slot = self.ring.geometry.first_frame_slot(claim.extent);
         // Release pairs with the acquire of `base_after`: the extent's generation is visible to rotators.
         self.ring.spare.store(slot.0, Ordering::Release);

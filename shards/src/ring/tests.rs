@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     geometry::Geometry,
-    ids::FrameNumber,
+    ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId},
     limits::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, FRAME_HEADER_BYTES},
 };
 use std::{
@@ -198,6 +198,17 @@ fn an_empty_closed_ring_has_nothing_to_wait_for() {
     let mut driver = Driver::new(Shape { first_frame: 9, ..shape(BUFFER_BYTES_MIN) });
     driver.owner.close();
     assert_eq!(driver.ring().seal_accepted(), Some(FrameNumber(8)), "frame 9 is empty and is never written");
+}
+
+/// The header of the next extent was on its way when the store was closed; its completion found a ring that needs no
+/// spare, and the assertion about that killed the core in the middle of the close.
+#[test]
+fn a_spare_may_come_after_the_close() {
+    let mut driver = Driver::new(shape(16 << 10));
+    assert!(driver.offer());
+    let _last = driver.owner.close();
+    let claim = driver.table.claim(ShardId(0), ExtentOrdinal(2), ExtentIndex(0)).unwrap();
+    driver.owner.offer_spare(claim);
 }
 
 #[test]
