@@ -448,6 +448,9 @@ impl Core {
                 self.held_syncs.push(completion.operation.device());
                 return;
             }
+            if let Some(shard) = self.shards.first() {
+                shard.note_failed_sync(completion.operation.device());
+            }
             round.failed.get_or_insert((completion.operation.device(), errno));
         }
         self.end_round();

@@ -40,6 +40,9 @@ pub const DEVICES_MAX: u32 = 16;
 /// Most contiguous runs of extents that the superblock can describe; each `grow` adds one.
 pub const REGIONS_MAX: u32 = 64;
 
+/// Extents that a new shard needs: the one that it writes, and a spare.
+pub const EXTENTS_PER_SHARD_MIN: u64 = 2;
+
 /// Bytes kept at the start of each device for the superblock copies.
 pub const SUPERBLOCK_AREA_BYTES: u64 = 1 << 20;
 /// Room for one superblock copy, in bytes.

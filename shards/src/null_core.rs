@@ -59,6 +59,7 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         term: Term(1),
         layout: Arc::new(Layout::new(geometry, vec![run])),
         extents: Arc::new(ExtentTable::new(geometry, extents)),
+        sync_failures: Arc::default(),
         headers: BufferPool::new(SLOT_BYTES_DEFAULT as usize, BUFFERS)?,
         shard_count: 1,
         order: FrameOrder::default(),

@@ -4,9 +4,36 @@ use super::ShardOwner;
 use crate::{
     device::{Errno, Verb},
     ids::{DeviceIndex, FrameNumber},
+    limits::DEVICES_MAX,
     mutant::{self, Mutant},
     sync::Ordering,
 };
+
+/// The devices that hold writes which are not durable yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unsynced {
+    /// A bit for each.
+    pub devices: u16,
+    /// Of each device, the failed syncs before the first of the writes was submitted.
+    failures_before: [u64; DEVICES_MAX as usize],
+}
+
+impl Unsynced {
+    pub fn add(&mut self, device: DeviceIndex, failures_before: u64) {
+        let (bit, place) = (1 << device.0, &mut self.failures_before[usize::from(device.0)]);
+        *place = if self.devices & bit == 0 { failures_before } else { failures_before.min(*place) };
+        self.devices |= bit;
+    }
+
+    /// A device of which a sync failed since the first of the writes was submitted.
+    fn first_in_doubt(&self, failures: impl Fn(DeviceIndex) -> u64) -> Option<DeviceIndex> {
+        if mutant::is_active(Mutant::SyncFailureForgotten) {
+            return None;
+        }
+        let devices = (0..DEVICES_MAX as u16).map(DeviceIndex).filter(|it| self.devices & 1 << it.0 != 0);
+        devices.into_iter().find(|it| failures(*it) > self.failures_before[usize::from(it.0)])
+    }
+}
 
 impl ShardOwner {
     /// True if somebody waits for durability of something that is written.
@@ -21,7 +48,10 @@ impl ShardOwner {
     pub(crate) fn begin_sync(&mut self) -> Option<(FrameNumber, u16)> {
         let written = self.shared.written.reached();
         let nothing_new = written == self.shared.durable.reached() || self.shared.health.failure().is_some();
-        (!nothing_new).then(|| (written, std::mem::take(&mut self.unsynced_devices)))
+        (!nothing_new).then(|| {
+            self.syncing = std::mem::take(&mut self.unsynced);
+            (written, self.syncing.devices)
+        })
     }
 
     /// The sync that covered the frames below `covered` succeeded.
@@ -30,11 +60,21 @@ impl ShardOwner {
             return;
         }
         self.shared.counters().syncs.fetch_add(1, Ordering::Relaxed);
+        let context = &self.context;
+        if let Some(device) = self.syncing.first_in_doubt(|device| context.sync_failures.count(device)) {
+            // Somebody else's sync failed meanwhile, and took what this shard had in the device's cache with it.
+            return self.sync_failed(device, Errno(libc::EIO));
+        }
         let covered = if mutant::is_active(Mutant::SyncCoversLater) { self.next_frame } else { covered };
         if covered > self.shared.durable.reached() {
             self.shared.durable.publish(covered, &mut self.woken);
         }
         self.advance();
+    }
+
+    /// A sync failed, of whichever shards: what is in the device's cache is in doubt.
+    pub(crate) fn note_failed_sync(&self, device: DeviceIndex) {
+        self.context.sync_failures.note(device);
     }
 
     /// The sync failed: what it covered is in an unknown state for ever, so the shard stops.

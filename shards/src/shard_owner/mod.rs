@@ -13,9 +13,11 @@ mod submission;
 
 pub(crate) use reading::InMemory;
 
+use self::durability::Unsynced;
 use crate::{
     device::{Device, Instant, Operation, Token},
     extents::{Claim, ExtentTable},
+    failure::SyncFailures,
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     layout::Layout,
     memory::{BufferPool, RegionSlice},
@@ -59,6 +61,8 @@ pub struct ShardContext {
     pub layout: Arc<Layout>,
     /// Who owns extents.
     pub extents: Arc<ExtentTable>,
+    /// Failed syncs of the store's devices.
+    pub sync_failures: Arc<SyncFailures>,
     /// Small aligned buffers for extent headers.
     pub headers: Arc<BufferPool>,
     /// Shards of the store, for home regions.
@@ -82,6 +86,8 @@ struct Flight {
     is_written: bool,
     /// The write itself reached stable media.
     is_stable: bool,
+    /// Failed syncs of its device before it was submitted.
+    failures_before: u64,
     retries: u32,
 }
 
@@ -91,7 +97,9 @@ enum NextExtent {
     /// Nothing under way; the ring may or may not have a spare.
     Idle,
     /// The header is being written.
-    Writing(Claim),
+    ///
+    /// With the failed syncs of its device before it was submitted.
+    Writing(Claim, u64),
 }
 
 /// The owner's half of a shard.
@@ -120,8 +128,10 @@ pub struct ShardOwner {
     claim_from: ExtentIndex,
     /// Writes that the device's queue had no room for.
     held: VecDeque<(Token, Operation)>,
-    /// Bit per device with writes that no sync covers yet.
-    unsynced_devices: u16,
+    /// Writes that no sync covers yet.
+    unsynced: Unsynced,
+    /// Those that the sync under way covers.
+    syncing: Unsynced,
     linger_since: Option<(FrameNumber, Instant)>,
     is_closing: bool,
     woken: Vec<Waker>,
@@ -173,7 +183,8 @@ impl ShardOwner {
             next_extent: NextExtent::Idle,
             claim_from,
             held: VecDeque::new(),
-            unsynced_devices: 0,
+            unsynced: Unsynced::default(),
+            syncing: Unsynced::default(),
             linger_since: None,
             is_closing: false,
             woken: Vec::new(),

@@ -42,6 +42,7 @@ impl ShardOwner {
             slice: None,
             is_written: false,
             is_stable: false,
+            failures_before: self.failures_at(base),
             retries: 0,
         });
         self.last = (base, sealed.used_bytes);

@@ -94,6 +94,7 @@ impl World {
             term,
             layout: Arc::clone(&layout),
             extents: Arc::clone(&table),
+            sync_failures: Arc::default(),
             headers: BufferPool::new(4096, 4).unwrap(),
             shard_count: 1,
             order: options.order,
