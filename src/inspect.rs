@@ -4,7 +4,7 @@ use crate::{
     error::OpenError,
     options::Options,
     store::{
-        opening::{self, DeviceSource},
+        opening::{self, DeviceFiles},
         superblocks::{self, Found},
     },
 };
@@ -24,6 +24,7 @@ use corelog_shards::{
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, Generation, SlotIndex},
     limits::INSPECTION_TRIES_MAX,
     memory::PooledBuffer,
+    opening::{Source, extent_table, layout_of},
     reads::ReadError,
     recovery::{RecoveredShard, RecoveryReport, RecoverySource, SourceError},
 };
@@ -68,7 +69,7 @@ impl Inspection {
         let Found { superblock, devices, bad_copies } = superblocks::read(devices)?;
         let mut report = opening::recover(&superblock, &devices, options)?;
         report.bad_superblock_copies = bad_copies;
-        let extents = opening::extent_table(&opening::layout_of(&superblock), &report);
+        let extents = extent_table(&layout_of(&superblock), &report);
         let seed = StoreSeed::new(superblock.store);
         Ok(Self { superblock, devices, extents, report, seed })
     }
@@ -149,7 +150,7 @@ impl Inspection {
     fn slots(&self, slot: SlotIndex, slots: u64) -> Result<PooledBuffer, ReadError> {
         let bytes = slots * self.superblock.geometry.slot_bytes();
         let mut buffer = PooledBuffer::alone(bytes as usize).map_err(|_| ReadError::NoMemory { bytes })?;
-        let source = DeviceSource { superblock: &self.superblock, devices: &self.devices };
+        let source = Source { superblock: &self.superblock, devices: &DeviceFiles(&self.devices) };
         source.read(slot, buffer.as_mut_slice()).map_err(|error| match error {
             SourceError::Io { device, errno, .. } => ReadError::Io { device, slot, slots, errno },
             SourceError::Truncated { device, expected, found } => {

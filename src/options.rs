@@ -5,8 +5,8 @@ use corelog_shards::{
     geometry::{Geometry, GeometryError},
     limits::{
         BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CORES_MAX, DEVICES_MAX,
-        EXTENT_BYTES_DEFAULT, EXTENTS_MAX, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
-        MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
+        EXTENT_BYTES_DEFAULT, EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX,
+        IO_DEPTH_MIN, MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
         RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX,
         SUPERBLOCK_AREA_BYTES,
     },
@@ -81,9 +81,6 @@ pub enum OptionError {
         found: usize,
     },
 }
-
-/// Each shard fills one extent and has the next one ready.
-pub const EXTENTS_PER_SHARD_MIN: u64 = 2;
 
 fn in_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), OptionError> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(OptionError::Range { name, value, min, max }) }

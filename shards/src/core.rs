@@ -273,14 +273,16 @@ impl Core {
     }
 
     fn has_work(&self) -> bool {
+        // What a full queue holds up waits for a completion, and that wakes the core.
+        let has_room = self.device.in_flight() < self.device.depth();
         let is_syncing = self.sync.is_active;
         let can_take_mail = self.can_take_mail() && !self.mailbox.is_empty();
         let can_sync = !is_syncing && self.shards.iter().any(ShardOwner::wants_sync);
         can_take_mail
             || can_sync
-            || !self.held_syncs.is_empty()
+            || (has_room && (!self.held_syncs.is_empty() || self.reads.has_held()))
             || self.reads.has_deferred()
-            || self.shards.iter().any(|shard| shard.has_work(is_syncing))
+            || self.shards.iter().any(|shard| shard.has_work(is_syncing, has_room))
             || (!self.waiting.is_empty() && self.device.in_flight() == 0)
             || (self.is_closing && self.is_drained())
     }
@@ -376,7 +378,7 @@ impl Core {
     }
 
     fn pump_reads(&mut self) -> bool {
-        if !self.reads.has_deferred() {
+        if !self.reads.has_deferred() && !self.reads.has_held() {
             return false;
         }
         let Some(directory) = self.directory.clone() else { return false };
@@ -494,7 +496,7 @@ impl Core {
                 return;
             }
             if let Some(shard) = self.shards.first() {
-                shard.note_sync_failure(completion.operation.device(), errno);
+                shard.note_failed_sync(completion.operation.device());
             }
             round.failed.get_or_insert((completion.operation.device(), errno));
         }

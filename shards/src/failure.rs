@@ -3,9 +3,10 @@
 use crate::{
     device::{DeviceBroken, Errno, Verb},
     ids::{CoreId, DeviceIndex, FrameNumber, ShardId, SlotIndex},
+    limits::DEVICES_MAX,
     sync::{AtomicBool, Ordering},
 };
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
 
 /// The fault that stopped a shard. The shard acknowledges nothing after it; other shards run on, and what was
 /// durable can still be read.
@@ -100,6 +101,28 @@ pub enum ShardFailure {
         /// The core.
         core: CoreId,
     },
+}
+
+/// How many syncs of each device of an open store have failed, on whatever core.
+///
+/// A device whose sync fails may drop everything that is in its cache, also what other shards wrote; a later sync then
+/// succeeds and says nothing of it. So a write is made durable only by a sync with no failure since its submission.
+#[derive(Debug, Default)]
+pub struct SyncFailures([AtomicU64; DEVICES_MAX as usize]);
+
+impl SyncFailures {
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self, device: DeviceIndex) -> u64 {
+        // Acquire pairs with the release of `note`.
+        self.0.get(usize::from(device.0)).map_or(0, |count| count.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn note(&self, device: DeviceIndex) {
+        if let Some(count) = self.0.get(usize::from(device.0)) {
+            count.fetch_add(1, Ordering::Release);
+        }
+    }
 }
 
 /// A shard's state of health, readable by everyone.

@@ -22,6 +22,7 @@ pub mod mutant;
 #[cfg(not(loom))]
 pub mod null_core;
 pub mod open;
+pub mod opening;
 pub mod park;
 pub mod read_batch;
 pub mod reads;
@@ -31,8 +32,9 @@ pub mod ring;
 pub mod scan;
 pub mod shard;
 pub mod shard_owner;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod sync;
-pub mod sync_failures;
 mod token;
 #[cfg(test)]
 mod twins;

@@ -45,6 +45,8 @@ pub const EXTENTS_MAX: u32 = 1 << 20;
 /// The largest term, sequence, frame number or ordinal that is believed. Counting by one leads nowhere near, and what
 /// is believed can be counted on from.
 pub const COUNTER_MAX: u64 = 1 << 62;
+/// Extents that a new shard needs: the one that it writes, and a spare.
+pub const EXTENTS_PER_SHARD_MIN: u64 = 2;
 
 /// Bytes kept at the start of each device for the superblock copies.
 pub const SUPERBLOCK_AREA_BYTES: u64 = 1 << 20;

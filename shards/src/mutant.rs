@@ -3,10 +3,23 @@
 //! Each mutant is one wrong line in the shipped code behind [`is_active`], which is the constant `false` in the
 //! product. A test plants one for its own thread (models and simulations run on one thread).
 
-/// A planted bug. The variant's text says what goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Mutant {
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A planted bug. The variant's text says what goes wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+mutants! {
     /// The record that crosses the end of a buffer is acknowledged and stored nowhere.
     CrossingForgotten,
     /// A sealed buffer is submitted although writers are still copying into it.
@@ -71,6 +84,14 @@ pub enum Mutant {
     ExtentBeforeHeader,
     /// A completion is matched by order, not by token.
     CompletionByOrder,
+    /// Opening does not sync what recovery read before it builds on it.
+    OpenWithoutSync,
+    /// Opening does not raise the term.
+    TermNotRaised,
+    /// The generations that recovery saw are forgotten: a claim repeats one.
+    GenerationForgotten,
+    /// A failed sync concerns the shards that it covers, and nobody else whose writes were in the device's cache.
+    SyncFailureForgotten,
     /// A reservation lends more bytes than it claimed.
     GuardTooLong,
     /// A completion moves the watermark by one frame at most.
@@ -93,6 +114,21 @@ pub enum Mutant {
     CopyIgnoresWriters,
     /// What frame numbers are relative to is read without order.
     OldestRelaxed,
+}
+
+impl Mutant {
+    /// What finds those that the simulator cannot. `None`: the simulator finds it.
+    #[must_use]
+    pub const fn found_elsewhere(self) -> Option<&'static str> {
+        match self {
+            Self::CommitRelaxed
+            | Self::RingWithoutFence
+            | Self::ClaimNotAtomic
+            | Self::FreeBeforeDone
+            | Self::OldestRelaxed => Some("it needs two threads at once: a loom model finds it"),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(any(test, feature = "mutants"))]

@@ -63,6 +63,16 @@ pub enum ReadError {
         /// As given.
         address: Address,
     },
+    /// The record was accepted at most: its shard stopped before it was written.
+    #[error(
+        "the record at {address} was not written before {shard:?} stopped; append it again once the store is reopened"
+    )]
+    NeverWritten {
+        /// Owner of the extent.
+        shard: ShardId,
+        /// As given.
+        address: Address,
+    },
     /// The device failed the read.
     #[error("reading {slots} slots at {slot:?} ({device:?}) failed: {errno}")]
     Io {
@@ -182,7 +192,12 @@ impl Reads {
 
     /// True if something waits for another try rather than for a completion.
     pub(crate) fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || !self.held.is_empty()
+        !self.deferred.is_empty()
+    }
+
+    /// True if the queue had no room for something.
+    pub(crate) fn has_held(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Tries again what was put off. True if anything moved.
@@ -279,11 +294,14 @@ impl Reads {
                     Err(_) => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
                 }
             }
-            InMemory::Soon => return self.deferred.push_back(Mail::Read { address, responder }),
             // Written between the two looks: the next turn reads it from the device.
             InMemory::Nowhere if context.directory.is_written(owner.shared(), slot) => {
                 return self.deferred.push_back(Mail::Read { address, responder });
             }
+            InMemory::Soon | InMemory::Nowhere if owner.shared().failure().is_some() => {
+                Err(ReadError::NeverWritten { shard, address })
+            }
+            InMemory::Soon => return self.deferred.push_back(Mail::Read { address, responder }),
             InMemory::Nowhere => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
         };
         if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {

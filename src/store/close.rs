@@ -1,18 +1,14 @@
 //! Closing a store, and what the superblock says afterwards.
 
-use super::{
-    Inner,
-    block::Pause,
-    seat::Assembly,
-    superblocks::{self, WriteError, unix_ns},
-};
+use super::{Inner, block::Pause, opening::DeviceFiles, seat::Assembly, superblocks::unix_ns};
 use crate::error::CloseError;
 use corelog_shards::{
     core::Core as Engine,
     directory::{Mail, MailError},
     failure::ShardFailure,
-    format::superblock::{ShardEntry, Superblock},
+    format::superblock::ShardEntry,
     ids::ShardId,
+    opening::{WriteSuperblockError, closing_superblock, write_superblock},
 };
 use std::{
     sync::{Arc, MutexGuard, PoisonError},
@@ -79,25 +75,12 @@ impl Assembly {
     }
 
     fn write_closing_superblock(&self, entries: &[(ShardId, ShardEntry)]) -> Result<(), CloseError> {
-        let opened = &self.opened;
-        if entries.len() != opened.superblock.shards.len() {
+        let Some(superblock) = closing_superblock(&self.opened.superblock, entries, unix_ns()) else {
             return Ok(());
-        }
-        let mut shards = opened.superblock.shards.clone();
-        for (shard, entry) in entries {
-            let place = &mut shards[usize::from(shard.0)];
-            *place = ShardEntry { state: place.state, ..*entry };
-        }
-        let superblock = Superblock {
-            sequence: opened.superblock.sequence + 1,
-            clean: true,
-            written_unix_ns: unix_ns(),
-            shards,
-            ..opened.superblock.clone()
         };
-        superblocks::write(&superblock, &self.devices()).map_err(|error| match error {
-            WriteError::File(error) => CloseError::File(error),
-            WriteError::Memory(error) => CloseError::Memory(error),
+        write_superblock(&superblock, &DeviceFiles(&self.devices())).map_err(|error| match error {
+            WriteSuperblockError::Device(error) => CloseError::File(error),
+            WriteSuperblockError::Memory(error) => CloseError::Memory(error),
         })
     }
 

@@ -1,16 +1,17 @@
 //! Making a store.
 
-use super::superblocks::{self, WriteError, unix_ns};
+use super::{opening::DeviceFiles, superblocks::unix_ns};
 use crate::{
     error::FormatError,
     options::{FormatOptions, OptionError},
 };
 use corelog_shards::{
-    device::file::{CreateOptions, DeviceFile},
+    device::file::{CreateOptions, DeviceFile, FileError},
     format::superblock::{DeviceEntry, Features, RegionEntry, ShardEntry, Superblock},
     geometry::Geometry,
     ids::{DeviceIndex, ExtentIndex, StoreId, Term},
     limits::{EXTENTS_MAX, LOCK_WAIT_MS_MAX, SHARDS_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES},
+    opening::{WriteSuperblockError, write_superblock},
 };
 use corelog_tuning::topology::Topology;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -98,7 +99,7 @@ fn make<P: AsRef<Path>>(
     };
     // Both sides: a store that was never opened has as many copies as one that was.
     for sequence in [0, 1] {
-        superblocks::write(&Superblock { sequence, ..superblock.clone() }, devices)?;
+        write_superblock(&Superblock { sequence, ..superblock.clone() }, &DeviceFiles(devices))?;
     }
     for device in devices.iter() {
         device.sync_all()?;
@@ -150,11 +151,11 @@ fn random() -> Result<[u8; 16], FormatError> {
     Ok(bytes)
 }
 
-impl From<WriteError> for FormatError {
-    fn from(error: WriteError) -> Self {
+impl From<WriteSuperblockError<FileError>> for FormatError {
+    fn from(error: WriteSuperblockError<FileError>) -> Self {
         match error {
-            WriteError::File(error) => Self::File(error),
-            WriteError::Memory(error) => Self::Memory(error),
+            WriteSuperblockError::Device(error) => Self::File(error),
+            WriteSuperblockError::Memory(error) => Self::Memory(error),
         }
     }
 }

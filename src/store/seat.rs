@@ -26,7 +26,6 @@ use corelog_shards::{
     open::{RingOptions, open_shard},
     shard::Shard,
     shard_owner::{ShardContext, ShardOwner},
-    sync_failures::SyncFailures,
 };
 use corelog_tuning::topology::CorePlace;
 use std::{
@@ -71,7 +70,6 @@ pub(crate) struct Assembly {
     /// Emptied when the store is closed, so that the lock on them goes although handles of the store remain.
     devices: Mutex<Vec<Arc<DeviceFile>>>,
     pub(super) options: Options,
-    sync_failures: Arc<SyncFailures>,
     pub(super) warnings: Vec<DeviceWarning>,
     pub(super) cores: u32,
     parts: Mutex<Parts>,
@@ -102,7 +100,6 @@ impl Assembly {
             opened,
             devices,
             options,
-            sync_failures: Arc::default(),
             warnings,
             cores,
             parts: Mutex::default(),
@@ -308,11 +305,11 @@ impl Seat {
             term: opened.superblock.term,
             layout: Arc::clone(&opened.layout),
             extents: Arc::clone(&opened.extents),
+            sync_failures: Arc::clone(&opened.sync_failures),
             headers,
             shard_count: opened.resumes.len() as u32,
             order: options.order,
             sync: options.sync,
-            sync_failures: Arc::clone(&self.assembly.sync_failures),
             linger: options.linger,
         };
         let node = self.place.and_then(|place| place.node).map(|node| node.0);

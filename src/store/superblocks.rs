@@ -6,7 +6,7 @@ use corelog_shards::{
     format::superblock::{COPY_OFFSETS, Chosen, Superblock, SuperblockError, choose},
     ids::DeviceIndex,
     limits::SUPERBLOCK_COPY_BYTES_MAX,
-    memory::{MemoryError, PooledBuffer, RegionSlice},
+    memory::PooledBuffer,
 };
 use std::sync::Arc;
 
@@ -19,15 +19,6 @@ pub(crate) struct Found {
     pub devices: Vec<Arc<DeviceFile>>,
     /// Copies of no use: device, and byte on it.
     pub bad_copies: Vec<(DeviceIndex, u64)>,
-}
-
-/// A write of a superblock that failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
 }
 
 /// Reads the copies of all devices, picks the newest superblock and puts the devices in its order.
@@ -97,22 +88,6 @@ fn in_order(superblock: Superblock, chosen_of: Vec<(Arc<DeviceFile>, Chosen)>) -
         }
         _ => Ok(Found { superblock, devices, bad_copies }),
     }
-}
-
-/// Writes both copies of the side that the sequence names, on each device, and syncs. The other side stays as it is.
-pub(crate) fn write(superblock: &Superblock, devices: &[Arc<DeviceFile>]) -> Result<(), WriteError> {
-    for (index, device) in devices.iter().enumerate() {
-        let block = superblock.geometry.slot_bytes().max(device.alignment()) as usize;
-        let bytes = superblock.encoded_bytes().next_multiple_of(block);
-        let mut buffer = PooledBuffer::alone(bytes)?;
-        superblock.encode_copy(DeviceIndex(index as u16), buffer.as_mut_slice());
-        let slice = RegionSlice::from(buffer);
-        for offset in superblock.side() {
-            device.write_all_at(offset, &slice)?;
-        }
-        device.sync_data()?;
-    }
-    Ok(())
 }
 
 pub(crate) fn unix_ns() -> u64 {

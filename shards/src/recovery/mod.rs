@@ -8,6 +8,7 @@
 use crate::{
     format::{checksum::StoreSeed, superblock::Superblock},
     ids::{ShardId, SlotIndex, Term},
+    limits::RECOVERY_WINDOW_BYTES,
 };
 use std::thread;
 
@@ -43,13 +44,15 @@ pub struct RecoveryOptions {
     pub verify_bodies: bool,
     /// Go on over what would fail, and list what was given up.
     pub salvage: bool,
+    /// Bytes that are read at once where frames are small: at least two slots are.
+    pub window_bytes: u64,
     /// Threads that read; 1 reads on the caller's, in a fixed order.
     pub threads: usize,
 }
 
 impl Default for RecoveryOptions {
     fn default() -> Self {
-        Self { verify_bodies: false, salvage: false, threads: 1 }
+        Self { verify_bodies: false, salvage: false, window_bytes: RECOVERY_WINDOW_BYTES, threads: 1 }
     }
 }
 

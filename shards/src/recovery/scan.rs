@@ -151,7 +151,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             shard,
             entry,
             extents,
-            window: Window::new(context.source, geometry)?,
+            window: Window::new(context.source, geometry, context.options.window_bytes)?,
             next,
             first: None,
             last_term: Term(0),

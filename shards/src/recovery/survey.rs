@@ -44,7 +44,8 @@ pub fn survey_extents<S: RecoverySource + ?Sized>(
     superblock: &Superblock,
     range: Range<u32>,
 ) -> Result<Vec<ExtentSurvey>, RecoveryError> {
-    let mut window = Window::new(source, superblock.geometry)?;
+    // A header and the frame behind it.
+    let mut window = Window::new(source, superblock.geometry, 2 * superblock.geometry.slot_bytes())?;
     range.map(|extent| survey_extent(&mut window, superblock, ExtentIndex(extent))).collect()
 }
 

@@ -1,12 +1,7 @@
 //! Reading ahead, as far as the log at hand makes it worth.
 
 use super::{RecoveryError, RecoverySource, SourceError};
-use crate::{
-    geometry::Geometry,
-    ids::SlotIndex,
-    limits::{BUFFER_BYTES_MAX, RECOVERY_WINDOW_BYTES},
-    memory::PooledBuffer,
-};
+use crate::{geometry::Geometry, ids::SlotIndex, limits::BUFFER_BYTES_MAX, memory::PooledBuffer};
 
 /// A run of slots in memory.
 pub(super) struct Window<'a, S: ?Sized> {
@@ -18,8 +13,8 @@ pub(super) struct Window<'a, S: ?Sized> {
 }
 
 impl<'a, S: RecoverySource + ?Sized> Window<'a, S> {
-    pub(super) fn new(source: &'a S, geometry: Geometry) -> Result<Self, RecoveryError> {
-        let buffer = PooledBuffer::alone(bytes_of(RECOVERY_WINDOW_BYTES))?;
+    pub(super) fn new(source: &'a S, geometry: Geometry, bytes: u64) -> Result<Self, RecoveryError> {
+        let buffer = PooledBuffer::alone(bytes_of(bytes.max(2 * geometry.slot_bytes())))?;
         Ok(Self { source, geometry, buffer, first: SlotIndex(0), slots: 0 })
     }
 

@@ -1,6 +1,6 @@
 //! Completed writes: retries, the contiguous run, recycling.
 
-use super::ShardOwner;
+use super::{Flight, ShardOwner};
 use crate::{
     device::{Completion, Device, Operation, Verb},
     failure::ShardFailure,
@@ -56,14 +56,20 @@ impl ShardOwner {
         flight.is_written = true;
         flight.slice = Some(bytes);
         if !flight.is_stable {
-            self.mark_unsynced(self.flights[index].base);
+            let Flight { base, failures_before, .. } = self.flights[index];
+            self.mark_unsynced(base, failures_before);
         }
     }
 
-    pub(super) fn mark_unsynced(&mut self, slot: SlotIndex) {
+    pub(super) fn mark_unsynced(&mut self, slot: SlotIndex, failures_before: u64) {
         if let Some(place) = self.context.layout.place(slot) {
-            self.unsynced_devices |= 1 << place.device.0;
+            self.unsynced.add(place.device, failures_before);
         }
+    }
+
+    /// Failed syncs so far of the device that holds `slot`.
+    pub(super) fn failures_at(&self, slot: SlotIndex) -> u64 {
+        self.context.layout.place(slot).map_or(0, |place| self.context.sync_failures.count(place.device))
     }
 
     /// A short write left part of the frame: the whole frame is written again, a bounded number of times. That is

@@ -1,12 +1,39 @@
 //! What a sync of the core means for the shard.
 
-use super::{NextExtent, ShardOwner};
+use super::ShardOwner;
 use crate::{
     device::{Errno, Verb},
     ids::{DeviceIndex, FrameNumber},
+    limits::DEVICES_MAX,
     mutant::{self, Mutant},
     sync::Ordering,
 };
+
+/// The devices that hold writes which are not durable yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unsynced {
+    /// A bit for each.
+    pub devices: u16,
+    /// Of each device, the failed syncs before the first of the writes was submitted.
+    failures_before: [u64; DEVICES_MAX as usize],
+}
+
+impl Unsynced {
+    pub fn add(&mut self, device: DeviceIndex, failures_before: u64) {
+        let (bit, place) = (1 << device.0, &mut self.failures_before[usize::from(device.0)]);
+        *place = if self.devices & bit == 0 { failures_before } else { failures_before.min(*place) };
+        self.devices |= bit;
+    }
+
+    /// A device of which a sync failed since the first of the writes was submitted.
+    fn first_in_doubt(&self, failures: impl Fn(DeviceIndex) -> u64) -> Option<DeviceIndex> {
+        if mutant::is_active(Mutant::SyncFailureForgotten) {
+            return None;
+        }
+        let devices = (0..DEVICES_MAX as u16).map(DeviceIndex).filter(|it| self.devices & 1 << it.0 != 0);
+        devices.into_iter().find(|it| failures(*it) > self.failures_before[usize::from(it.0)])
+    }
+}
 
 impl ShardOwner {
     /// True if somebody waits for durability of something that is written.
@@ -21,12 +48,10 @@ impl ShardOwner {
     pub(crate) fn begin_sync(&mut self) -> Option<(FrameNumber, u16)> {
         let written = self.shared.written.reached();
         let nothing_new = written == self.shared.durable.reached() || self.shared.health.failure().is_some();
-        (!nothing_new).then(|| (written, std::mem::take(&mut self.unsynced_devices)))
-    }
-
-    /// A sync of the core failed: every core of the store hears of it, before it acknowledges anything else.
-    pub(crate) fn note_sync_failure(&self, device: DeviceIndex, errno: Errno) {
-        self.context.sync_failures.note(device, errno);
+        (!nothing_new).then(|| {
+            self.syncing = std::mem::take(&mut self.unsynced);
+            (written, self.syncing.devices)
+        })
     }
 
     /// The sync that covered the frames below `covered` succeeded.
@@ -34,13 +59,12 @@ impl ShardOwner {
         if self.shared.health.failure().is_some() {
             return;
         }
-        if let Some((device, errno)) = self.at_risk.lost(&self.context.sync_failures) {
-            return self.sync_failed(device, errno);
-        }
-        if self.has_nothing_at_risk() {
-            self.at_risk.clear();
-        }
         self.shared.counters().syncs.fetch_add(1, Ordering::Relaxed);
+        let context = &self.context;
+        if let Some(device) = self.syncing.first_in_doubt(|device| context.sync_failures.count(device)) {
+            // Somebody else's sync failed meanwhile, and took what this shard had in the device's cache with it.
+            return self.sync_failed(device, Errno(libc::EIO));
+        }
         let covered = if mutant::is_active(Mutant::SyncCoversLater) { self.next_frame } else { covered };
         if covered > self.shared.durable.reached() {
             self.shared.durable.publish(covered, &mut self.woken);
@@ -48,11 +72,9 @@ impl ShardOwner {
         self.advance();
     }
 
-    /// After a sync: nothing was written since it began, and nothing is on its way.
-    fn has_nothing_at_risk(&self) -> bool {
-        self.unsynced_devices == 0
-            && self.flights.iter().all(|flight| flight.is_written)
-            && matches!(self.next_extent, NextExtent::Idle)
+    /// A sync failed, of whichever shards: what is in the device's cache is in doubt.
+    pub(crate) fn note_failed_sync(&self, device: DeviceIndex) {
+        self.context.sync_failures.note(device);
     }
 
     /// The sync failed: what it covered is in an unknown state for ever, so the shard stops.

@@ -18,7 +18,8 @@ use crate::{
 impl ShardOwner {
     /// Keeps a spare extent ready, so that rotation never waits for the allocator.
     pub(super) fn prepare_extent(&mut self, device: &mut dyn Device) -> bool {
-        if self.is_closing || matches!(self.next_extent, NextExtent::Writing(_)) || !self.ring.needs_spare() {
+        if self.is_closing || matches!(self.next_extent, NextExtent::Writing(..)) || !self.ring.needs_spare()
+        {
             return false;
         }
         if let Some(claim) = self.unused_extent() {
@@ -69,7 +70,8 @@ impl ShardOwner {
         buffer.as_mut_slice().fill(0);
         header.encode_slot(&geometry, buffer.as_mut_slice());
         self.shared.counters().device_bytes.fetch_add(geometry.slot_bytes(), Ordering::Relaxed);
-        self.next_extent = NextExtent::Writing(claim);
+        let slot = geometry.header_slot(claim.extent);
+        self.next_extent = NextExtent::Writing(claim, self.failures_at(slot));
         if mutant::is_active(Mutant::ExtentBeforeHeader) {
             self.shared.push_extent(claim.extent);
             self.offer(claim);
@@ -79,18 +81,20 @@ impl ShardOwner {
             SyncMethod::Fdatasync => WriteSync::None,
         };
         let token = Purpose::ExtentHeader(self.local).into();
-        self.write(device, token, geometry.header_slot(claim.extent), buffer.into(), sync);
+        self.write(device, token, slot, buffer.into(), sync);
     }
 
     /// The header of the claimed extent was written: frames may go there now.
     pub(crate) fn extent_header_completed(&mut self, completion: &Completion) {
-        let NextExtent::Writing(claim) = std::mem::replace(&mut self.next_extent, NextExtent::Idle) else {
+        let NextExtent::Writing(claim, failures_before) =
+            std::mem::replace(&mut self.next_extent, NextExtent::Idle)
+        else {
             return;
         };
         let slot = self.context.layout.geometry().header_slot(claim.extent);
         match completion.result {
             Ok(bytes) if bytes == completion.operation.transfer_bytes() => {
-                self.mark_unsynced(slot);
+                self.mark_unsynced(slot, failures_before);
                 if !mutant::is_active(Mutant::ExtentBeforeHeader) {
                     self.shared.push_extent(claim.extent);
                     self.offer(claim);

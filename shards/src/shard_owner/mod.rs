@@ -13,15 +13,16 @@ mod submission;
 
 pub(crate) use reading::InMemory;
 
+use self::durability::Unsynced;
 use crate::{
     device::{Device, Instant, Operation, Token},
     extents::{Claim, ExtentTable},
+    failure::SyncFailures,
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     layout::Layout,
     memory::{BufferPool, RegionSlice},
     ring::owner::RingOwner,
     shard::Shard,
-    sync_failures::{AtRisk, SyncFailures},
     token::LocalShard,
 };
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,8 @@ struct Flight {
     is_written: bool,
     /// The write itself reached stable media.
     is_stable: bool,
+    /// Failed syncs of its device before it was submitted.
+    failures_before: u64,
     retries: u32,
 }
 
@@ -94,7 +97,9 @@ enum NextExtent {
     /// Nothing under way; the ring may or may not have a spare.
     Idle,
     /// The header is being written.
-    Writing(Claim),
+    ///
+    /// With the failed syncs of its device before it was submitted.
+    Writing(Claim, u64),
 }
 
 /// The owner's half of a shard.
@@ -123,9 +128,10 @@ pub struct ShardOwner {
     claim_from: ExtentIndex,
     /// Writes that the device's queue had no room for.
     held: VecDeque<(Token, Operation)>,
-    /// Bit per device with writes that no sync covers yet.
-    unsynced_devices: u16,
-    at_risk: AtRisk,
+    /// Writes that no sync covers yet.
+    unsynced: Unsynced,
+    /// Those that the sync under way covers.
+    syncing: Unsynced,
     linger_since: Option<(FrameNumber, Instant)>,
     is_closing: bool,
     woken: Vec<Waker>,
@@ -177,8 +183,8 @@ impl ShardOwner {
             next_extent: NextExtent::Idle,
             claim_from,
             held: VecDeque::new(),
-            unsynced_devices: 0,
-            at_risk: AtRisk::default(),
+            unsynced: Unsynced::default(),
+            syncing: Unsynced::default(),
             linger_since: None,
             is_closing: false,
             woken: Vec::new(),
@@ -207,12 +213,13 @@ impl ShardOwner {
 
     /// True if [`ShardOwner::pump`] would do something that no completion will announce: the second look of a core
     /// that is about to sleep.
-    pub(crate) fn has_work(&self, is_syncing: bool) -> bool {
+    pub(crate) fn has_work(&self, is_syncing: bool, has_room: bool) -> bool {
         if self.shared.health.failure().is_some() {
             return false;
         }
         let next = self.ring.state(self.next_frame);
         // The empty last frame of a closed ring stays taken and is never written.
-        self.wants_seal(is_syncing) || (self.may_submit() && next.is_handed_over() && !next.is_flushing())
+        let is_ready = self.may_submit() && next.is_handed_over() && !next.is_flushing();
+        self.wants_seal(is_syncing) || if self.held.is_empty() { is_ready } else { has_room }
     }
 }

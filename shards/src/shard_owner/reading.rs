@@ -15,7 +15,9 @@ impl ShardOwner {
             return InMemory::Frame(flight.frame, flight.base);
         }
         let current = self.shared.ring().current_frame();
-        if self.next_frame < current {
+        // A closed ring stands at its last frame, which is sealed, and on its way unless it is empty.
+        let is_last = self.shared.ring().position().is_none() && self.ring.state(current).offset() > 0;
+        if self.next_frame < current || (self.next_frame == current && is_last) {
             return InMemory::Soon;
         }
         let geometry = self.context.layout.geometry();

@@ -42,6 +42,7 @@ impl ShardOwner {
             slice: None,
             is_written: false,
             is_stable: false,
+            failures_before: self.failures_at(base),
             retries: 0,
         });
         self.last = (base, sealed.used_bytes);
@@ -156,7 +157,6 @@ impl ShardOwner {
         let Some(place) = self.context.layout.place(slot) else {
             unreachable!("{slot:?} came from a claimed extent of this layout");
         };
-        self.at_risk.add(place.device, &self.context.sync_failures);
         let operation = Operation::Write { device: place.device, offset: place.offset, bytes, sync };
         self.submit_or_hold(device, token, operation);
     }

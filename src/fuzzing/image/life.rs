@@ -30,7 +30,8 @@ pub(super) fn check(base: &Base, changed: &Changed) {
     let Some(superblock) = superblock_of(&changed.bytes) else { return };
     for salvage in [false, true] {
         for verify_bodies in [false, true] {
-            let options = RecoveryOptions { verify_bodies, salvage, threads: 1 };
+            let options =
+                RecoveryOptions { verify_bodies, salvage, threads: 1, ..RecoveryOptions::default() };
             let recovered = recover(&changed.bytes, &superblock, options);
             check_recovered(&superblock, &recovered, options);
             if let Ok(report) = recovered {

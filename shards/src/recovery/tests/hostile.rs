@@ -23,7 +23,7 @@ fn filled() -> Image {
 fn recover_all_ways(image: &Image) {
     for salvage in [false, true] {
         for verify_bodies in [false, true] {
-            let options = RecoveryOptions { verify_bodies, salvage, threads: 1 };
+            let options = RecoveryOptions { verify_bodies, salvage, ..RecoveryOptions::default() };
             let result = image.recover_with(options);
             assert!(result.is_ok() || !salvage, "salvage goes on over {result:?}");
         }

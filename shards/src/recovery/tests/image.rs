@@ -251,7 +251,7 @@ impl Image {
     }
 
     pub fn salvage(&self) -> RecoveryReport {
-        let options = RecoveryOptions { salvage: true, verify_bodies: true, threads: 1 };
+        let options = RecoveryOptions { salvage: true, verify_bodies: true, ..RecoveryOptions::default() };
         self.recover_with(options).unwrap()
     }
 

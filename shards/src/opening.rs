@@ -1,0 +1,297 @@
+//! The decisions of opening a store: recover, free what no log can reach, sync, raise the term, write the superblock.
+//!
+//! Which devices there are, and how they are locked, is the caller's. The order of steps is what RECOVERY.md owes to
+//! the next recovery; it runs over [`StoreDevices`], so that the simulator crashes between any two of them.
+
+use crate::{
+    extents::{ExtentEntry, ExtentTable, ExtentUse},
+    failure::SyncFailures,
+    format::{
+        extent_header::{ExtentHeader, ExtentState},
+        superblock::{ShardEntry, Superblock},
+    },
+    ids::{DeviceIndex, ExtentOrdinal, Generation, ShardId, SlotIndex, Term},
+    layout::{Layout, RegionRun},
+    limits::{EXTENTS_PER_SHARD_MIN, SHARDS_MAX},
+    memory::{MemoryError, PooledBuffer, RegionSlice},
+    mutant::{self, Mutant},
+    open::ShardResume,
+    recovery::{RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError, recover_store},
+};
+use std::sync::Arc;
+
+/// The devices of a store before its cores run: whole transfers, one after the other.
+pub trait StoreDevices: Sync {
+    /// A write or a sync that failed.
+    type Error;
+
+    /// Fills `bytes`, which are page aligned, from `offset` on.
+    fn read(&self, device: DeviceIndex, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError>;
+
+    /// Writes all of `bytes` to `offset`.
+    fn write(&self, device: DeviceIndex, offset: u64, bytes: &RegionSlice) -> Result<(), Self::Error>;
+
+    /// Makes all writes that completed before stable.
+    fn sync(&self, device: DeviceIndex) -> Result<(), Self::Error>;
+
+    /// Bytes that every transfer is a multiple of.
+    fn alignment(&self, device: DeviceIndex) -> u64;
+}
+
+/// How to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HowToOpen {
+    /// Shards to have at least, as far as there is room; those that the store has stay.
+    pub shards_min: u32,
+    /// Ring buffers x bytes of a buffer.
+    pub reach_bytes: u64,
+    /// Now, by the Unix clock.
+    pub unix_ns: u64,
+    /// How to recover.
+    pub recovery: RecoveryOptions,
+}
+
+/// A store between recovery and its cores.
+#[derive(Debug)]
+pub struct Prepared {
+    /// As written for this open.
+    pub superblock: Superblock,
+    /// Where slots are.
+    pub layout: Arc<Layout>,
+    /// Who owns extents.
+    pub extents: Arc<ExtentTable>,
+    /// Of this open.
+    pub sync_failures: Arc<SyncFailures>,
+    /// Where each shard goes on, by shard id.
+    pub resumes: Vec<ShardResume>,
+    /// What recovery found.
+    pub report: RecoveryReport,
+}
+
+/// Why a store could not be prepared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PrepareError<E> {
+    /// Recovery found something that it must not pass over.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// No memory to write from.
+    #[error(transparent)]
+    Memory(MemoryError),
+    /// A write or a sync failed.
+    #[error("{0}")]
+    Device(E),
+}
+
+impl<E> From<WriteSuperblockError<E>> for PrepareError<E> {
+    fn from(error: WriteSuperblockError<E>) -> Self {
+        match error {
+            WriteSuperblockError::Memory(error) => Self::Memory(error),
+            WriteSuperblockError::Device(error) => Self::Device(error),
+        }
+    }
+}
+
+/// Why a superblock was not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteSuperblockError<E> {
+    /// No memory to write from.
+    #[error(transparent)]
+    Memory(MemoryError),
+    /// A write or a sync failed.
+    #[error("{0}")]
+    Device(E),
+}
+
+/// Recovers the store that `superblock` describes, and raises its term. When this returns, everything that recovery
+/// found is durable, and so is the superblock of this open.
+pub fn prepare<D: StoreDevices>(
+    devices: &D,
+    superblock: Superblock,
+    how: HowToOpen,
+) -> Result<Prepared, PrepareError<D::Error>> {
+    let report = recover_store(&Source { superblock: &superblock, devices }, &superblock, how.recovery)?;
+    free_orphans(&superblock, devices, &report)?;
+    // What recovery found may still be in a cache of the device; the next open has to find it too.
+    for device in indices(&superblock) {
+        if !mutant::is_active(Mutant::OpenWithoutSync) {
+            devices.sync(device).map_err(PrepareError::Device)?;
+        }
+    }
+    let layout = Arc::new(layout_of(&superblock));
+    let extents = Arc::new(extent_table(&layout, &report));
+    let shards = shard_count(&superblock, how.shards_min, &extents);
+    let superblock = next_superblock(superblock, &report, &how, shards);
+    write_superblock(&superblock, devices)?;
+    let resumes = (0..shards).map(|shard| resume(&report, ShardId(shard as u16))).collect();
+    Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report })
+}
+
+fn indices(superblock: &Superblock) -> impl Iterator<Item = DeviceIndex> + use<> {
+    (0..superblock.devices.len() as u16).map(DeviceIndex)
+}
+
+/// Recovery's view of the devices.
+pub struct Source<'a, D> {
+    /// Says where slots are.
+    pub superblock: &'a Superblock,
+    /// Hold them.
+    pub devices: &'a D,
+}
+
+impl<D: StoreDevices> RecoverySource for Source<'_, D> {
+    fn read(&self, slot: SlotIndex, bytes: &mut [u8]) -> Result<(), SourceError> {
+        let (device, offset) = self.superblock.locate(slot).ok_or(SourceError::NoSuchSlot { slot })?;
+        self.devices.read(device, offset, bytes)
+    }
+}
+
+/// Writes both copies of the side that the sequence names, on each device, and syncs. The other side stays as it is.
+pub fn write_superblock<D: StoreDevices>(
+    superblock: &Superblock,
+    devices: &D,
+) -> Result<(), WriteSuperblockError<D::Error>> {
+    for device in indices(superblock) {
+        let block = superblock.geometry.slot_bytes().max(devices.alignment(device)) as usize;
+        let bytes = superblock.encoded_bytes().next_multiple_of(block);
+        let mut buffer = PooledBuffer::alone(bytes).map_err(WriteSuperblockError::Memory)?;
+        superblock.encode_copy(device, buffer.as_mut_slice());
+        let slice = RegionSlice::from(buffer);
+        for offset in superblock.side() {
+            devices.write(device, offset, &slice).map_err(WriteSuperblockError::Device)?;
+        }
+        devices.sync(device).map_err(WriteSuperblockError::Device)?;
+    }
+    Ok(())
+}
+
+/// What the superblock says after a clean close. `None`: a shard has no clean end, so the next open recovers.
+#[must_use]
+pub fn closing_superblock(
+    opened: &Superblock,
+    tails: &[(ShardId, ShardEntry)],
+    unix_ns: u64,
+) -> Option<Superblock> {
+    if tails.len() != opened.shards.len() {
+        return None;
+    }
+    let mut shards = opened.shards.clone();
+    for (shard, entry) in tails {
+        let place = shards.get_mut(usize::from(shard.0))?;
+        *place = ShardEntry { state: place.state, ..*entry };
+    }
+    let sequence = opened.sequence + 1;
+    Some(Superblock { sequence, clean: true, written_unix_ns: unix_ns, shards, ..opened.clone() })
+}
+
+/// Where the slots of a store are.
+#[must_use]
+pub fn layout_of(superblock: &Superblock) -> Layout {
+    let runs = superblock.regions.iter().map(|region| RegionRun {
+        device: region.device,
+        first_extent: region.first_extent,
+        extents: region.extent_count,
+        device_offset: region.device_offset,
+    });
+    Layout::new(superblock.geometry, runs.collect())
+}
+
+/// Who owns which extent, by what recovery found.
+#[must_use]
+pub fn extent_table(layout: &Layout, report: &RecoveryReport) -> ExtentTable {
+    let table = ExtentTable::new(*layout.geometry(), layout.extents());
+    let free = |generation: Generation| {
+        let forget = mutant::is_active(Mutant::GenerationForgotten);
+        let generation = if forget { Generation(0) } else { generation };
+        ExtentEntry { usage: ExtentUse::Free, shard: ShardId(0), generation }
+    };
+    for extent in &report.free_extents {
+        table.restore(extent.index, free(extent.generation), ExtentOrdinal(0));
+    }
+    for extent in &report.extents_bad {
+        let bad = ExtentEntry { usage: ExtentUse::Quarantined, ..free(Generation::default()) };
+        table.restore(*extent, bad, ExtentOrdinal(0));
+    }
+    for shard in &report.shards {
+        for extent in &shard.extents {
+            let entry =
+                ExtentEntry { usage: ExtentUse::Claimed, shard: shard.shard, generation: extent.generation };
+            table.restore(extent.index, entry, extent.ordinal);
+        }
+        for extent in &shard.orphans {
+            table.restore(extent.index, free(extent.generation), ExtentOrdinal(0));
+        }
+    }
+    table
+}
+
+fn resume(report: &RecoveryReport, shard: ShardId) -> ShardResume {
+    let Some(found) = report.shards.get(usize::from(shard.0)) else { return ShardResume::fresh(shard) };
+    ShardResume {
+        shard,
+        next_frame: found.next_frame,
+        next_slot: found.next_slot,
+        link: found.link,
+        first_ordinal: found.extents.first().map_or(ExtentOrdinal(0), |first| first.ordinal),
+        extents: found.extents.iter().map(|extent| extent.index).collect(),
+        used_extents: found.used_extents,
+    }
+}
+
+/// Extents that a shard claimed behind a gap can never be part of its log; left as they are, a later claim of the same
+/// ordinal would contradict them.
+fn free_orphans<D: StoreDevices>(
+    superblock: &Superblock,
+    devices: &D,
+    report: &RecoveryReport,
+) -> Result<(), PrepareError<D::Error>> {
+    for (shard, extent) in
+        report.shards.iter().flat_map(|shard| shard.orphans.iter().map(move |it| (shard, it)))
+    {
+        let header = ExtentHeader {
+            store: superblock.store,
+            extent: extent.index,
+            generation: extent.generation,
+            owner: shard.shard,
+            state: ExtentState::Freed,
+            ordinal: extent.ordinal,
+            term: Term(report.highest_term.0 + 1),
+            frame_floor: shard.next_frame,
+        };
+        let Some((device, offset)) = superblock.locate(superblock.geometry.header_slot(extent.index)) else {
+            continue;
+        };
+        let mut buffer =
+            PooledBuffer::alone(superblock.geometry.slot_bytes() as usize).map_err(PrepareError::Memory)?;
+        header.encode_slot(&superblock.geometry, buffer.as_mut_slice());
+        devices.write(device, offset, &buffer.into()).map_err(PrepareError::Device)?;
+    }
+    Ok(())
+}
+
+/// A store without room for a further shard keeps those that it has.
+fn shard_count(superblock: &Superblock, shards_min: u32, extents: &ExtentTable) -> u32 {
+    let present = superblock.shards.len() as u32;
+    let wanted = shards_min.min(SHARDS_MAX).saturating_sub(present);
+    let affordable = extents.free_count() / EXTENTS_PER_SHARD_MIN;
+    present + wanted.min(u32::try_from(affordable).unwrap_or(u32::MAX))
+}
+
+fn next_superblock(
+    superblock: Superblock,
+    report: &RecoveryReport,
+    how: &HowToOpen,
+    shards: u32,
+) -> Superblock {
+    let mut entries = report.shard_entries();
+    entries.resize(shards as usize, ShardEntry::default());
+    let raise = u64::from(!mutant::is_active(Mutant::TermNotRaised));
+    Superblock {
+        sequence: superblock.sequence + 1,
+        term: Term(report.highest_term.0 + raise),
+        clean: false,
+        reach_bytes: how.reach_bytes,
+        written_unix_ns: how.unix_ns,
+        shards: entries,
+        ..superblock
+    }
+}

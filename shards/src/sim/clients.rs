@@ -1,0 +1,450 @@
+//! Those who use the store: each does one thing at a time, and sleeps until the store wakes it.
+
+use super::{
+    device::{SharedWorld, lock},
+    faults::Fault,
+    image::Taint,
+    oracle::{Fate, Oracle},
+    payload::{ID_BYTES, fill, identify},
+    random::Random,
+};
+use crate::{
+    address::Address,
+    directory::{Directory, Mail, MailError},
+    format::record::{RecordFlags, RecordKind},
+    ids::{FrameNumber, ShardId},
+    limits::record_bytes_max,
+    reads::ReadError,
+    requests::{Pending, Reply, Requests},
+    ring::reservation::Reservation,
+    shard::{Shard, ShardRefusal},
+    watermark::Durability,
+};
+use bytes::Bytes;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+/// Set by whoever wakes a client.
+#[derive(Debug, Default)]
+struct Alarm(AtomicBool);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What all clients of a life share.
+pub(super) struct Scene<'life> {
+    pub directory: &'life Directory,
+    pub requests: &'life Arc<Requests>,
+    pub world: &'life SharedWorld,
+    pub buffer_bytes: u64,
+}
+
+/// What a client is at.
+enum Doing<'life> {
+    Nothing,
+    /// Waits for room, to append again.
+    Room {
+        shard: &'life Shard,
+        length: usize,
+    },
+    /// Found no room, and has not said yet that it waits for some.
+    Late {
+        shard: &'life Shard,
+        length: usize,
+        seen: u64,
+    },
+    /// Saw that a frame has not arrived, and has not said yet that it waits for it.
+    LateFor {
+        shard: &'life Shard,
+        frame: FrameNumber,
+        durability: Durability,
+    },
+    /// Sent an append by mail.
+    Sent {
+        id: u64,
+        pending: Pending,
+    },
+    /// Holds a reservation for some more steps.
+    Holding {
+        id: u64,
+        reservation: Reservation<'life>,
+        steps: u32,
+    },
+    /// Waits for a frame.
+    Waiting {
+        shard: &'life Shard,
+        frame: FrameNumber,
+        durability: Durability,
+    },
+    Reading {
+        id: u64,
+        address: Address,
+        pending: Pending,
+    },
+    Done,
+}
+
+/// A user of the store.
+pub(super) struct Client<'life> {
+    random: Random,
+    alarm: Arc<Alarm>,
+    waker: Waker,
+    doing: Doing<'life>,
+    /// Waits until it is woken.
+    sleeps: bool,
+    work_left: u32,
+    is_bulk: bool,
+    /// Addresses to read again.
+    known: Vec<(u64, Address)>,
+}
+
+impl<'life> Client<'life> {
+    pub(super) fn new(random: Random, work: u32, is_bulk: bool) -> Self {
+        let alarm = Arc::new(Alarm::default());
+        let waker = Waker::from(Arc::clone(&alarm));
+        Self {
+            random,
+            alarm,
+            waker,
+            doing: Doing::Nothing,
+            sleeps: false,
+            work_left: work,
+            is_bulk,
+            known: Vec::new(),
+        }
+    }
+
+    pub(super) const fn is_done(&self) -> bool {
+        matches!(self.doing, Doing::Done)
+    }
+
+    pub(super) fn can_step(&self) -> bool {
+        !self.is_done() && (!self.sleeps || self.alarm.0.load(Ordering::Relaxed))
+    }
+
+    /// What it waits for, for the message about one who waits in vain.
+    pub(super) fn describe(&self) -> String {
+        match &self.doing {
+            Doing::Nothing => "nothing".to_owned(),
+            Doing::Room { shard, .. } | Doing::Late { shard, .. } => {
+                format!("room in {:?} ({:?})", shard.id(), shard.watermarks())
+            }
+            Doing::Sent { id, .. } => format!("the answer to record {id}"),
+            Doing::Holding { id, .. } => format!("its own reservation for record {id}"),
+            Doing::Waiting { shard, frame, durability } | Doing::LateFor { shard, frame, durability } => {
+                format!("{frame:?} of {:?} to be {durability} ({:?})", shard.id(), shard.watermarks())
+            }
+            Doing::Reading { address, .. } => format!("the record at {address}"),
+            Doing::Done => "no more".to_owned(),
+        }
+    }
+
+    /// One step. An error is a violation.
+    pub(super) fn step(&mut self, scene: &Scene<'life>, oracle: &mut Oracle) -> Result<(), String> {
+        self.alarm.0.store(false, Ordering::Relaxed);
+        self.sleeps = false;
+        match std::mem::replace(&mut self.doing, Doing::Nothing) {
+            Doing::Nothing => self.begin(scene, oracle),
+            Doing::Room { shard, length } => self.append(shard, length, oracle),
+            Doing::Late { shard, length, seen } => {
+                self.sleeps = !shard.room().register(seen, &self.waker);
+                self.doing = Doing::Room { shard, length };
+                Ok(())
+            }
+            Doing::LateFor { shard, frame, durability } => {
+                self.register(shard, frame, durability);
+                Ok(())
+            }
+            Doing::Sent { id, pending } => self.sent(id, pending, scene, oracle),
+            Doing::Holding { id, reservation, steps } => self.hold(id, reservation, steps, oracle),
+            Doing::Waiting { shard, frame, durability } => {
+                self.wait(shard, frame, durability);
+                Ok(())
+            }
+            Doing::Reading { id, address, pending } => self.reading(id, address, pending, scene, oracle),
+            Doing::Done => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, scene: &Scene<'life>, oracle: &mut Oracle) -> Result<(), String> {
+        if self.work_left == 0 {
+            self.doing = Doing::Done;
+            return Ok(());
+        }
+        self.work_left -= 1;
+        let shards = &scene.directory.shards;
+        let shard: &'life Shard = &shards[self.random.index(shards.len())];
+        if self.is_bulk {
+            let length = record_bytes_max(scene.buffer_bytes) as usize - self.random.index(3000);
+            return self.append(shard, length, oracle);
+        }
+        let length = self.length(scene);
+        match self.random.below(16) {
+            0..=6 => self.append(shard, length, oracle),
+            7..=8 => self.send(shard, length, scene, oracle),
+            9..=10 => self.reserve(shard, length, oracle),
+            11..=13 => self.read(scene),
+            _ => {
+                if let Some(frame) = shard.seal_for_flush() {
+                    self.wait(shard, frame, Durability::Durable);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Mostly short; now and then as long as can be.
+    fn length(&mut self, scene: &Scene<'life>) -> usize {
+        let most = record_bytes_max(scene.buffer_bytes);
+        let bound = match self.random.below(16) {
+            0 => return most as usize,
+            1..=3 => most,
+            4..=9 => 2000,
+            _ => 200,
+        };
+        ID_BYTES + self.random.below(bound - ID_BYTES as u64 + 1) as usize
+    }
+
+    fn append(&mut self, shard: &'life Shard, length: usize, oracle: &mut Oracle) -> Result<(), String> {
+        let seen = shard.room().changes();
+        let id = oracle.issue(shard.id(), length);
+        let mut payload = vec![0; length];
+        fill(id, &mut payload);
+        match shard.try_append(&payload) {
+            Ok(placed) => {
+                oracle.placed(id, placed)?;
+                self.accepted(shard, id, placed.frame, placed.address);
+                return Ok(());
+            }
+            Err(ShardRefusal::Full) => {
+                self.doing = Doing::Late { shard, length, seen };
+            }
+            Err(ShardRefusal::TooLarge { max }) => {
+                return Err(format!("a record of {length} bytes is too large for {max}"));
+            }
+            Err(ShardRefusal::StoreFull | ShardRefusal::Closed | ShardRefusal::Failed(_)) => {}
+        }
+        oracle.gone(id);
+        Ok(())
+    }
+
+    fn accepted(&mut self, shard: &'life Shard, id: u64, frame: FrameNumber, address: Address) {
+        self.known.push((id, address));
+        match self.random.below(if self.is_bulk { 40 } else { 4 }) {
+            0 => self.wait(shard, frame, Durability::Durable),
+            1 => self.wait(shard, frame, Durability::Written),
+            _ => {}
+        }
+    }
+
+    /// As a ticket waits: leave a waker, ask, and look at the shard's health last.
+    fn wait(&mut self, shard: &'life Shard, frame: FrameNumber, durability: Durability) {
+        let Some(mark) = shard.mark(durability) else { return };
+        if mark.has(frame) {
+            return;
+        }
+        if self.random.one_in(3) {
+            self.doing = Doing::LateFor { shard, frame, durability };
+        } else {
+            self.register(shard, frame, durability);
+        }
+    }
+
+    fn register(&mut self, shard: &'life Shard, frame: FrameNumber, durability: Durability) {
+        let Some(mark) = shard.mark(durability) else { return };
+        if mark.register(frame, &self.waker) {
+            return;
+        }
+        shard.request(frame, durability);
+        if shard.failure().is_none() {
+            self.doing = Doing::Waiting { shard, frame, durability };
+            self.sleeps = true;
+        }
+    }
+
+    fn reserve(&mut self, shard: &'life Shard, length: usize, oracle: &mut Oracle) -> Result<(), String> {
+        if let Ok(mut reservation) = shard.try_reserve(length) {
+            let id = oracle.issue(shard.id(), length);
+            fill(id, reservation.payload_mut());
+            self.doing = Doing::Holding { id, reservation, steps: self.random.below(6) as u32 };
+        }
+        Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        id: u64,
+        mut reservation: Reservation<'life>,
+        steps: u32,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
+        if steps > 0 {
+            if identify(reservation.payload_mut()) != Some(id) {
+                return Err(format!("I8: somebody wrote into the reservation of record {id}"));
+            }
+            self.doing = Doing::Holding { id, reservation, steps: steps - 1 };
+        } else if self.random.one_in(3) {
+            drop(reservation);
+            oracle.gone(id);
+        } else {
+            oracle.placed(id, reservation.commit(RecordKind::DATA, RecordFlags::NONE))?;
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        shard: &'life Shard,
+        length: usize,
+        scene: &Scene<'life>,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
+        let shard = shard.id();
+        let (Some(core), Some((pending, responder))) =
+            (scene.directory.core_of(shard), scene.requests.open())
+        else {
+            return Ok(());
+        };
+        let id = oracle.issue(shard, length);
+        let mut payload = vec![0; length];
+        fill(id, &mut payload);
+        match core.send(Mail::Append { shard, payload: Bytes::from(payload), responder }) {
+            Ok(()) => self.doing = Doing::Sent { id, pending },
+            Err(MailError::Full(mail) | MailError::Dead(mail)) => {
+                oracle.gone(id);
+                let Mail::Append { payload, .. } = mail else {
+                    return Err("other mail came back".to_owned());
+                };
+                if identify(&payload) != Some(id) {
+                    return Err(format!("P3: record {id} came back changed"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sent(
+        &mut self,
+        id: u64,
+        mut pending: Pending,
+        scene: &Scene<'life>,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
+        match Pin::new(&mut pending).poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Pending => {
+                self.doing = Doing::Sent { id, pending };
+                self.sleeps = true;
+            }
+            Poll::Ready(Reply::Appended(Ok(placed))) => {
+                let shard: ShardId = oracle.records[id as usize].shard;
+                oracle.placed(id, placed)?;
+                if let Some(shard) = scene.directory.shard(shard) {
+                    self.accepted(shard, id, placed.frame, placed.address);
+                }
+            }
+            Poll::Ready(Reply::Appended(Err((_refusal, payload)))) => {
+                oracle.gone(id);
+                if identify(&payload) != Some(id) {
+                    return Err(format!("P3: record {id} came back changed"));
+                }
+            }
+            // Whether it took place is not known.
+            Poll::Ready(Reply::CoreDead) => {}
+            Poll::Ready(other) => return Err(format!("I10: {other:?} answers record {id}")),
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, scene: &Scene<'life>) -> Result<(), String> {
+        if self.known.is_empty() {
+            return Ok(());
+        }
+        let (id, address) = self.known[self.random.index(self.known.len())];
+        let cores = &scene.directory.cores;
+        let core = &cores[self.random.index(cores.len())];
+        let Some((pending, responder)) = scene.requests.open() else { return Ok(()) };
+        if core.send(Mail::Read { address, responder }).is_ok() {
+            self.doing = Doing::Reading { id, address, pending };
+        }
+        Ok(())
+    }
+
+    fn reading(
+        &mut self,
+        id: u64,
+        address: Address,
+        mut pending: Pending,
+        scene: &Scene<'life>,
+        oracle: &Oracle,
+    ) -> Result<(), String> {
+        let reply = match Pin::new(&mut pending).poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Pending => {
+                self.doing = Doing::Reading { id, address, pending };
+                self.sleeps = true;
+                return Ok(());
+            }
+            Poll::Ready(reply) => reply,
+        };
+        match reply {
+            Reply::Record(Ok(bytes)) if identify(&bytes) == Some(id) => Ok(()),
+            // A lost write leaves what an earlier life wrote in the same place: see RELIABILITY.md.
+            Reply::Record(Ok(_)) if is_lied_about(address, scene, oracle) => Ok(()),
+            Reply::Record(Ok(_)) => {
+                Err(format!("P3: a read of record {id} at {address} gave something else"))
+            }
+            Reply::Record(Err(error)) => explained(&error, id, scene, oracle),
+            Reply::CoreDead => Ok(()),
+            other => Err(format!("I10: {other:?} answers a read")),
+        }
+    }
+}
+
+fn is_lied_about(address: Address, scene: &Scene<'_>, oracle: &Oracle) -> bool {
+    let place = scene.directory.layout.place(address.slot(&oracle.geometry));
+    let length = address.slots_hint() * oracle.geometry.slot_bytes();
+    let world = lock(scene.world);
+    place.is_some_and(|it| {
+        world.disks[usize::from(it.device.0)].visible.is_tainted(it.offset, length, Taint::LIE)
+    })
+}
+
+/// An error of a read has to have a reason that the device gave.
+fn explained(error: &ReadError, id: u64, scene: &Scene<'_>, oracle: &Oracle) -> Result<(), String> {
+    let world = lock(scene.world);
+    let record = oracle.records[id as usize];
+    let is_explained = match error {
+        ReadError::Io { .. } => world.faults.has(Fault::ReadError),
+        ReadError::Truncated { .. } => world.faults.has(Fault::Short),
+        ReadError::Corrupt { slot, .. } => {
+            let slots = oracle.geometry.slots_for(u64::from(record.length) + 8) + 1;
+            let place = scene.directory.layout.place(*slot);
+            let length = slots * oracle.geometry.slot_bytes();
+            place.is_some_and(|place| {
+                let disk = &world.disks[usize::from(place.device.0)].visible;
+                disk.is_tainted(place.offset, length, Taint::LIE)
+                    || disk.is_tainted(place.offset, length, Taint::DROPPED)
+            })
+        }
+        ReadError::Busy { .. } | ReadError::CoreDead { .. } | ReadError::Closed => true,
+        // A shard that failed forgets what it never wrote.
+        ReadError::NeverWritten { .. } => {
+            let failed = |id| scene.directory.shard(id).is_some_and(|shard| shard.failure().is_some());
+            failed(record.shard)
+        }
+        _ => false,
+    };
+    if is_explained || record.fate == Fate::Gone {
+        return Ok(());
+    }
+    Err(format!("P1: record {id} ({:?}) cannot be read: {error}", record.fate))
+}

@@ -1,0 +1,329 @@
+//! One life of a store: the scheduler that decides who is next, until the store is closed or the crash comes.
+
+use super::{
+    Tally,
+    check::{Look, look},
+    clients::{Client, Scene},
+    device::{Disks, SharedWorld, lock},
+    disk::Crash,
+    opened::{Opened, SimCore},
+    oracle::Oracle,
+    random::Random,
+    world::{Stopped, Submitted},
+};
+use crate::{
+    core::Turn,
+    directory::{Mail, MailError},
+    format::superblock::ShardEntry,
+    ids::ShardId,
+    opening::{WriteSuperblockError, closing_superblock, write_superblock},
+};
+
+/// Scheduler steps of a life; one that goes on for longer never ends.
+const STEPS_MAX: u32 = 100_000;
+
+/// How a life goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course {
+    pub clients: usize,
+    pub work: u32,
+    /// The clients append as much as they can, and ask for nothing.
+    pub is_bulk: bool,
+    /// Closed in order at the end, rather than dropped.
+    pub closes: bool,
+    /// The cores are asked to close while the clients are at work.
+    pub closes_early: bool,
+    /// How much more often cores, clients and devices are chosen than the others.
+    pub weights: [u64; 3],
+    pub probe_one_in: u64,
+}
+
+impl Course {
+    pub(super) fn draw(random: &mut Random, probe_one_in: u64) -> Self {
+        Self {
+            clients: 1 + random.index(5),
+            work: random.pick(&[5, 20, 40, 80]),
+            is_bulk: random.one_in(6),
+            closes: !random.one_in(4),
+            closes_early: random.one_in(8),
+            weights: [random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9])],
+            probe_one_in,
+        }
+    }
+}
+
+/// How a life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Crashed,
+    /// Closed; true if the superblock says so.
+    Closed(bool),
+}
+
+/// The scheduler of a life.
+pub(super) struct Life<'life> {
+    scene: Scene<'life>,
+    cores: Vec<Option<SimCore>>,
+    clients: Vec<Client<'life>>,
+    oracle: &'life mut Oracle,
+    tally: &'life mut Tally,
+    random: Random,
+    course: Course,
+    tails: Vec<(ShardId, ShardEntry)>,
+    is_closing: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Next {
+    Core(usize),
+    Client(usize),
+    Device,
+}
+
+/// Runs the store until it is closed or the crash comes.
+pub(super) fn live(
+    opened: Opened,
+    world: &SharedWorld,
+    oracle: &mut Oracle,
+    tally: &mut Tally,
+    course: Course,
+    buffer_bytes: u64,
+) -> Result<End, String> {
+    let Opened { cores, directory, requests, superblock } = opened;
+    let mut random = lock(world).random.fork();
+    let clients =
+        (0..course.clients).map(|_| Client::new(random.fork(), course.work, course.is_bulk)).collect();
+    let scene = Scene { directory: &directory, requests: &requests, world, buffer_bytes };
+    let (tails, is_closing) = (Vec::new(), false);
+    let mut life = Life { scene, cores, clients, oracle, tally, random, course, tails, is_closing };
+    let ran = life.run();
+    if ran.is_err() {
+        // Whatever is still there must not go on.
+        lock(world).is_crashed = true;
+    }
+    let Life { cores, clients, oracle, tails, .. } = life;
+    drop(clients);
+    drop(cores);
+    ran?;
+    if lock(world).is_crashed {
+        return Ok(End::Crashed);
+    }
+    for shard in &directory.shards {
+        oracle.observe(shard)?;
+        if shard.failure().is_none() {
+            oracle.closed(shard.id())?;
+        }
+    }
+    let unix_ns = lock(world).now_ns;
+    let Some(closing) = closing_superblock(&superblock, &tails, unix_ns) else {
+        return Ok(End::Closed(false));
+    };
+    match write_superblock(&closing, &Disks(world)) {
+        Ok(()) => {
+            oracle.superblock_sequence = closing.sequence;
+            Ok(End::Closed(true))
+        }
+        Err(WriteSuperblockError::Device(Stopped::Crashed)) => Ok(End::Crashed),
+        Err(_) => Ok(End::Closed(false)),
+    }
+}
+
+impl Life<'_> {
+    fn run(&mut self) -> Result<(), String> {
+        for _ in 0..STEPS_MAX {
+            let Some(next) = self.choose() else {
+                match self.nobody_can()? {
+                    true => continue,
+                    false => return Ok(()),
+                }
+            };
+            match next {
+                Next::Core(core) => self.turn(core),
+                Next::Client(client) => self.clients[client].step(&self.scene, self.oracle)?,
+                Next::Device => self.complete()?,
+            }
+            self.look_around()?;
+            if lock(self.scene.world).is_crashed {
+                return Ok(());
+            }
+            if self.course.closes_early && self.random.one_in(64) {
+                self.close();
+            }
+        }
+        Err(format!("I9: no end after {STEPS_MAX} steps: {}", self.waiting()))
+    }
+
+    fn choose(&mut self) -> Option<Next> {
+        if let Some(core) = lock(self.scene.world).urgent.take() {
+            if let Some(core) = &mut self.cores[core] {
+                core.is_idle = false;
+            }
+            return Some(Next::Core(core));
+        }
+        let (now, in_flight, has_ready) = {
+            let world = lock(self.scene.world);
+            let ready: u64 =
+                (0..world.ready.len()).filter(|core| !world.ready[*core].is_empty()).map(|c| 1 << c).sum();
+            (world.now_ns, world.in_flight(), ready)
+        };
+        let mut choices: Vec<(Next, u64)> = Vec::with_capacity(16);
+        let [core_weight, client_weight, device_weight] = self.course.weights;
+        for (index, core) in self.cores.iter_mut().enumerate() {
+            let Some(core) = core else { continue };
+            let is_due = core.wakes_at.is_some_and(|at| at <= now);
+            if core.alarm.take() || has_ready & 1 << index != 0 || is_due {
+                core.sleeps = false;
+                core.wakes_at = None;
+            }
+            if !core.sleeps {
+                choices.push((Next::Core(index), core_weight));
+            }
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            if client.can_step() {
+                choices.push((Next::Client(index), client_weight));
+            }
+        }
+        if in_flight > 0 {
+            choices.push((Next::Device, device_weight));
+        }
+        let total: u64 = choices.iter().map(|(_, weight)| weight).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut at = self.random.below(total);
+        choices.into_iter().find_map(|(next, weight)| {
+            if at < weight {
+                return Some(next);
+            }
+            at -= weight;
+            None
+        })
+    }
+
+    /// True: go on. False: the life is over.
+    fn nobody_can(&mut self) -> Result<bool, String> {
+        if let Some(at) = self.cores.iter().flatten().filter_map(|core| core.wakes_at).min() {
+            let mut world = lock(self.scene.world);
+            world.now_ns = world.now_ns.max(at);
+            return Ok(true);
+        }
+        if !self.clients.iter().all(Client::is_done) {
+            return Err(format!("I9: nobody can do anything: {}", self.waiting()));
+        }
+        if self.cores.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+        if !self.course.closes {
+            // The cores are dropped, and have to bring to the device what they accepted.
+            return Ok(false);
+        }
+        if self.is_closing && self.cores.iter().flatten().all(|core| core.sleeps) {
+            return Err("I9: the cores do not close".to_owned());
+        }
+        self.close();
+        Ok(true)
+    }
+
+    fn waiting(&self) -> String {
+        let clients = self.clients.iter().filter(|client| !client.is_done()).map(Client::describe);
+        let clients: Vec<_> = clients.map(|what| format!("a client waits for {what}")).collect();
+        let cores = self.cores.iter().flatten().filter(|core| core.sleeps).count();
+        format!("{}; {cores} cores sleep", clients.join(", "))
+    }
+
+    fn close(&mut self) {
+        self.is_closing = true;
+        for core in self.cores.iter().flatten() {
+            if let Err(MailError::Full(_) | MailError::Dead(_)) = core.core.handle().send(Mail::Close) {
+                // Asked again when nobody else can do anything.
+                self.is_closing = false;
+            }
+        }
+    }
+
+    fn turn(&mut self, index: usize) {
+        let Some(core) = &mut self.cores[index] else { return };
+        (core.sleeps, core.wakes_at) = (false, None);
+        if std::mem::take(&mut core.is_idle) {
+            core.sleeps = core.core.prepare_wait();
+            let now = lock(self.scene.world).now_ns;
+            core.wakes_at = core.core.timer().map(|timer| now + timer.as_nanos() as u64);
+            return;
+        }
+        core.core.awake();
+        match core.core.turn() {
+            Turn::Progress => {}
+            // Anything may happen before it looks once more and sleeps.
+            Turn::Idle => core.is_idle = true,
+            Turn::Closed => {
+                let owners = core.core.shards();
+                let tails = owners.iter().filter_map(|it| Some((it.shared().id(), it.clean_tail()?)));
+                self.tails.extend(tails);
+                self.cores[index] = None;
+                lock(self.scene.world).note(|| format!("core {index} closed"));
+            }
+        }
+    }
+
+    fn complete(&mut self) -> Result<(), String> {
+        let completed = {
+            let mut world = lock(self.scene.world);
+            let completed = world.complete_one(None);
+            world.maybe_flip();
+            completed
+        };
+        if completed && self.random.one_in(self.course.probe_one_in) {
+            self.probe()?;
+        }
+        Ok(())
+    }
+
+    /// A crash at this moment, on a copy of the disks.
+    fn probe(&mut self) -> Result<(), String> {
+        let kind = self.random.pick(&[Crash::Power, Crash::Power, Crash::Kill]);
+        let (disks, has_dropped) = {
+            let world = lock(self.scene.world);
+            (world.seen_after(kind, &mut self.random), world.has_dropped)
+        };
+        self.hand_over_submitted()?;
+        self.tally.crash_points += 1;
+        let again = self.random.one_in(8);
+        // After a failed sync the device may have forgotten what it took.
+        let kind = if has_dropped { Crash::Power } else { kind };
+        match look(self.oracle, &disks, kind, again) {
+            Ok(Look::Whole(..)) => Ok(()),
+            Ok(_) => {
+                self.tally.named += 1;
+                Ok(())
+            }
+            Err(violation) => Err(format!("after a {kind:?} crash here: {violation}")),
+        }
+    }
+
+    fn hand_over_submitted(&mut self) -> Result<(), String> {
+        let submitted = std::mem::take(&mut lock(self.scene.world).submitted);
+        submitted.into_iter().try_for_each(|what| match what {
+            Submitted::Frame(header) => self.oracle.submitted(header),
+            Submitted::Extent(header) => self.oracle.claimed(&header),
+        })
+    }
+
+    fn look_around(&mut self) -> Result<(), String> {
+        self.hand_over_submitted()?;
+        let failed = {
+            let mut world = lock(self.scene.world);
+            if let Some(violation) = world.violation.take() {
+                return Err(violation);
+            }
+            world.take_failed_writes()
+        };
+        for shard in failed {
+            let failed = self.scene.directory.shard(shard).is_some_and(|shard| shard.failure().is_some());
+            if !failed {
+                return Err(format!("P5: a write of {shard:?} failed, and it runs on"));
+            }
+        }
+        self.scene.directory.shards.iter().try_for_each(|shard| self.oracle.observe(shard))
+    }
+}

@@ -1,0 +1,212 @@
+//! From disks to running cores, by the code that opens real stores.
+
+use super::{
+    check::{HOW, compare, superblock_of},
+    device::{Alarm, Disks, SharedWorld, SimDevice, lock},
+    disk::Crash,
+    faults::Fault,
+    oracle::Oracle,
+    random::Random,
+    world::Stopped,
+};
+use crate::{
+    core::{Core, CoreSetup},
+    device::Device,
+    directory::{CoreHandle, Directory},
+    format::{checksum::StoreSeed, superblock::Superblock},
+    ids::{CoreId, FrameNumber, ShardId},
+    limits::{BUFFER_BYTES_MIN, IO_DEPTH_MIN, RING_BUFFERS_MIN},
+    memory::{BufferPool, Placement},
+    open::{OpenShardError, RingOptions, open_shard},
+    opening::{HowToOpen, PrepareError, Prepared, prepare},
+    recovery::RecoveryError,
+    requests::Requests,
+    shard_owner::{FrameOrder, ShardContext, ShardOwner, SyncMethod},
+};
+use std::{sync::Arc, time::Duration};
+
+/// How a life is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    cores: u32,
+    pub buffer_bytes: u64,
+    buffers: u32,
+    pub order: FrameOrder,
+    sync: SyncMethod,
+    linger: Option<Duration>,
+    depth: usize,
+    mailbox: usize,
+}
+
+impl Options {
+    pub(super) fn draw(random: &mut Random) -> Self {
+        Self {
+            cores: random.pick(&[1, 1, 2, 2, 3]),
+            buffer_bytes: BUFFER_BYTES_MIN << random.pick(&[0, 0, 0, 1]),
+            buffers: RING_BUFFERS_MIN << random.pick(&[0, 0, 0, 1]),
+            order: random.pick(&[
+                FrameOrder::TailLocalised,
+                FrameOrder::TailLocalised,
+                FrameOrder::Serialised,
+            ]),
+            sync: random.pick(&[SyncMethod::Fdatasync, SyncMethod::Fdatasync, SyncMethod::Dsync]),
+            linger: random.pick(&[None, None, Some(Duration::from_micros(200))]),
+            depth: random.pick(&[2, IO_DEPTH_MIN as usize, 64]),
+            mailbox: random.pick(&[2, 64]),
+        }
+    }
+}
+
+/// A core and whether it sleeps.
+pub(super) struct SimCore {
+    pub core: Core,
+    pub alarm: Arc<Alarm>,
+    pub sleeps: bool,
+    /// Its last turn found nothing to do: it looks once more, and sleeps.
+    pub is_idle: bool,
+    /// Of its own timer, in nanoseconds.
+    pub wakes_at: Option<u64>,
+}
+
+/// A store with its cores.
+pub(super) struct Opened {
+    pub cores: Vec<Option<SimCore>>,
+    pub directory: Arc<Directory>,
+    pub requests: Arc<Requests>,
+    pub superblock: Superblock,
+}
+
+/// Why there are no cores.
+pub(super) enum Closed {
+    /// The crash came first.
+    Crashed,
+    /// The device failed; another try may do better.
+    Failed,
+    /// Recovery named damage.
+    Named,
+    /// The store is full.
+    Full,
+}
+
+/// Opens the store on the disks of the world. `Err(Err(_))` is a violation.
+pub(super) fn open(
+    world: &SharedWorld,
+    oracle: &mut Oracle,
+    options: &Options,
+) -> Result<Opened, Result<Closed, String>> {
+    let (before, unix_ns) = {
+        let world = lock(world);
+        (superblock_of(&world.seen()), world.now_ns)
+    };
+    let before = before.map_err(|_| Ok(Closed::Named))?;
+    let how = HowToOpen {
+        shards_min: options.cores,
+        reach_bytes: options.buffer_bytes * u64::from(options.buffers),
+        unix_ns,
+        recovery: HOW,
+    };
+    let prepared = prepare(&Disks(world), before.clone(), how).map_err(|error| explain(world, error))?;
+    let seen = lock(world).seen();
+    compare(oracle, &seen, &before, &prepared.report, Crash::Power).map_err(Err)?;
+    for shard in 0..prepared.superblock.shards.len() {
+        let next = prepared.report.shards.get(shard).map_or(FrameNumber(0), |found| found.next_frame);
+        oracle.resume(ShardId(shard as u16), next);
+    }
+    oracle.superblock_sequence = prepared.superblock.sequence;
+    build(world, prepared, options)
+}
+
+fn explain(world: &SharedWorld, error: PrepareError<Stopped>) -> Result<Closed, String> {
+    let world = lock(world);
+    match error {
+        PrepareError::Device(Stopped::Crashed) => Ok(Closed::Crashed),
+        PrepareError::Device(Stopped::Failed(_)) => Ok(Closed::Failed),
+        PrepareError::Recovery(RecoveryError::Unreadable { .. }) if world.faults.has(Fault::ReadError) => {
+            Ok(Closed::Failed)
+        }
+        PrepareError::Recovery(_) if world.lies > 0 => Ok(Closed::Named),
+        error => Err(format!("I5: the same disks were recovered a moment ago: {error}")),
+    }
+}
+
+fn build(
+    world: &SharedWorld,
+    prepared: Prepared,
+    options: &Options,
+) -> Result<Opened, Result<Closed, String>> {
+    lock(world).is_serialised = options.order == FrameOrder::Serialised;
+    lock(world).ready = (0..options.cores).map(|_| Vec::new()).collect();
+    let mut parts = Vec::new();
+    for core in 0..options.cores {
+        parts.push(start(world, &prepared, options, core).map_err(|error| {
+            let world = lock(world);
+            match error {
+                OpenShardError::StoreFull(_) => Ok(Closed::Full),
+                OpenShardError::Broken(_) if world.is_crashed => Ok(Closed::Crashed),
+                OpenShardError::Io { .. } => Ok(Closed::Failed),
+                error => Err(format!("a core did not start: {error}")),
+            }
+        })?);
+    }
+    let mut shards: Vec<_> =
+        parts.iter().flat_map(|part| part.core.shards().iter().map(|it| Arc::clone(it.shared()))).collect();
+    shards.sort_by_key(|shard| shard.id());
+    let directory = Arc::new(Directory {
+        layout: Arc::clone(&prepared.layout),
+        extents: Arc::clone(&prepared.extents),
+        seed: StoreSeed::new(prepared.superblock.store),
+        runs_on: (0..shards.len()).map(|shard| CoreId((shard as u32 % options.cores) as u16)).collect(),
+        shards,
+        cores: parts.iter().map(|part| Arc::clone(part.core.handle())).collect(),
+    });
+    for part in &mut parts {
+        part.core.join(Arc::clone(&directory));
+    }
+    let cores = parts.into_iter().map(Some).collect();
+    Ok(Opened { cores, directory, requests: Arc::default(), superblock: prepared.superblock })
+}
+
+fn start(
+    world: &SharedWorld,
+    prepared: &Prepared,
+    options: &Options,
+    core: u32,
+) -> Result<SimCore, OpenShardError> {
+    let alarm = Arc::new(Alarm::default());
+    let mut device = SimDevice::new(world, core as usize, options.depth, &alarm);
+    let superblock = &prepared.superblock;
+    let slot_bytes = superblock.geometry.slot_bytes() as usize;
+    let context = ShardContext {
+        store: superblock.store,
+        term: superblock.term,
+        layout: Arc::clone(&prepared.layout),
+        extents: Arc::clone(&prepared.extents),
+        sync_failures: Arc::clone(&prepared.sync_failures),
+        headers: BufferPool::new(slot_bytes, 4)?,
+        shard_count: superblock.shards.len() as u32,
+        order: options.order,
+        sync: options.sync,
+        linger: options.linger,
+    };
+    let ring = RingOptions {
+        buffer_bytes: options.buffer_bytes,
+        buffers: options.buffers,
+        placement: Placement::default(),
+    };
+    let seed = StoreSeed::new(superblock.store);
+    let mut shards: Vec<ShardOwner> = Vec::new();
+    for resume in prepared.resumes.iter().skip(core as usize).step_by(options.cores as usize) {
+        let position = shards.len() as u16;
+        shards.push(open_shard(&mut device, context.clone(), seed, ring, position, resume.clone())?);
+    }
+    let (handle, mailbox) = CoreHandle::new(CoreId(core as u16), device.bell(), options.mailbox);
+    let core = Core::new(CoreSetup {
+        device: Box::new(device),
+        handle,
+        mailbox,
+        shards,
+        small_reads: BufferPool::new(2 * slot_bytes, 2)?,
+        large_reads: BufferPool::new(4 * slot_bytes, 1)?,
+    });
+    Ok(SimCore { core, alarm, sleeps: false, is_idle: false, wakes_at: None })
+}

@@ -1,0 +1,58 @@
+//! The simulator over a fixed set of seeds and a fresh one: whatever the devices do, no promise is broken.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use corelog_shards::sim::{Fault, Faults, Settings, Tally, run_case};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Runs cases until the time is over, at least one of them.
+fn run(seeds: impl Iterator<Item = u64>, settings: &Settings, limit: Duration) -> Tally {
+    let (start, mut total) = (Instant::now(), Tally::default());
+    for seed in seeds {
+        let outcome = run_case(seed, settings);
+        assert_eq!(outcome.violation, None, "seed {seed}, faults {}", settings.faults);
+        total += outcome.tally;
+        if start.elapsed() > limit {
+            break;
+        }
+    }
+    total
+}
+
+#[test]
+fn with_every_kind_of_fault() {
+    let total = run(1..=150, &Settings::default(), Duration::from_secs(8));
+    assert!(total.crash_points > 50 && total.named > 0, "{total:?}");
+}
+
+#[test]
+fn with_crashes_alone() {
+    let settings = Settings { faults: Faults::NONE, ..Settings::default() };
+    let total = run(1..=60, &settings, Duration::from_secs(4));
+    assert!(total.crash_points > 50, "{total:?}");
+    assert_eq!(total.named, 0, "an honest device was accused");
+}
+
+#[test]
+fn with_errors_that_the_device_admits() {
+    let honest =
+        [Fault::Reorder, Fault::Short, Fault::WriteError, Fault::SyncError, Fault::Slow, Fault::Tear];
+    let faults = honest.into_iter().fold(Faults::NONE, Faults::with);
+    let total = run(1..=60, &Settings { faults, ..Settings::default() }, Duration::from_secs(4));
+    assert_eq!(total.named, 0, "an honest device was accused");
+}
+
+#[test]
+fn from_a_fresh_seed() {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 / 1000;
+    println!("first seed {seed}");
+    run(seed.., &Settings::default(), Duration::from_secs(4));
+}
+
+#[test]
+fn a_seed_gives_the_same_case_again() {
+    let settings = Settings { trace: true, ..Settings::default() };
+    for seed in 1..=5 {
+        let (one, other) = (run_case(seed, &settings), run_case(seed, &settings));
+        assert_eq!((one.tally, one.trace), (other.tally, other.trace), "seed {seed}");
+    }
+}
