@@ -76,7 +76,7 @@ fn a_failing_write_stops_the_shard() {
         world.ask(Durability::Written);
         world.turns();
         let failure = world.shard.failure();
-        let is_named = matches!(failure, Some(ShardFailure::Io { verb: Verb::Write, errno: FULL, .. }));
+        let is_named = matches!(failure, Some(ShardFailure::DeviceFull { .. }));
         assert!(is_named, "{failure:?}");
         assert!(!world.has(placed, Durability::Written), "acknowledged all the same");
         assert!(world.shard.try_append(b"more").is_err(), "it takes no more");
