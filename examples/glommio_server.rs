@@ -43,13 +43,14 @@ async fn serve(
 }
 
 /// Enough to compare by.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn run(path: &Path, requests: u64, print: bool) -> Result<usize, Box<dyn Error>> {
+/// Serves `requests` per core, and gives how many answers that were.
+pub(crate) fn run(path: &Path, requests: u64, print: bool) -> Result<usize, Box<dyn Error>> {
     let index = Index::default();
     let shared = Arc::clone(&index);
     let options = Options::default().allow_buffered(true);

@@ -41,17 +41,13 @@ mod tests {
 
     #[test]
     fn keys_are_spread_evenly_whatever_their_hash_is_like() {
-        for stride in [1, 256, 1 << 32, 1 << 56] {
+        for stride in [1, 256, 1 << 32, 1 << 48] {
             for shards in [1, 2, 3, 7, 64] {
                 let mut counts = vec![0_u32; shards as usize];
                 (0..64_000_u64).for_each(|key| {
                     counts[usize::from(shard_of_key(key.wrapping_mul(stride), shards).0)] += 1;
                 });
                 let fair = 64_000 / shards;
-                let distinct = 64_000_u64.min(u64::MAX / stride + 1);
-                if distinct < 64_000 {
-                    continue; // so few different keys cannot be spread evenly
-                }
                 assert!(
                     counts.iter().all(|count| count.abs_diff(fair) < fair / 4),
                     "{stride} {shards} {counts:?}"

@@ -111,6 +111,7 @@ pub fn open_shard(
         buffer_bytes: ring.buffer_bytes,
         buffers: ring.buffers,
         bell: device.bell(),
+        lingers: context.linger.is_some(),
         first_frame: resume.next_frame,
         first_slot,
     });

@@ -8,29 +8,29 @@ const LOOK_AGAIN: u32 = 256;
 
 #[derive(Clone, Copy)]
 struct Near {
-    store: usize,
+    store: u64,
     shard: ShardId,
     left: u32,
 }
 
 std::thread_local! {
     /// The store and core that this thread turned last, if it drives any.
-    static DRIVEN: Cell<Option<(usize, CoreId)>> = const { Cell::new(None) };
+    static DRIVEN: Cell<Option<(u64, CoreId)>> = const { Cell::new(None) };
     /// All that it drives, of any store.
-    static ALL_DRIVEN: RefCell<Vec<(usize, CoreId)>> = const { RefCell::new(Vec::new()) };
+    static ALL_DRIVEN: RefCell<Vec<(u64, CoreId)>> = const { RefCell::new(Vec::new()) };
     static NEAR: Cell<Near> = const { Cell::new(Near { store: 0, shard: ShardId(0), left: 0 }) };
 }
 
 /// Notes that the calling thread drives a core.
 #[inline]
-pub(super) fn drives(store: usize, core: CoreId) {
+pub(super) fn drives(store: u64, core: CoreId) {
     if DRIVEN.get() != Some((store, core)) {
         drives_another(store, core);
     }
 }
 
 #[cold]
-fn drives_another(store: usize, core: CoreId) {
+fn drives_another(store: u64, core: CoreId) {
     DRIVEN.set(Some((store, core)));
     ALL_DRIVEN.with_borrow_mut(|all| {
         if !all.contains(&(store, core)) {
@@ -40,7 +40,7 @@ fn drives_another(store: usize, core: CoreId) {
 }
 
 /// The core is gone.
-pub(super) fn drives_no_more(store: usize, core: CoreId) {
+pub(super) fn drives_no_more(store: u64, core: CoreId) {
     let _thread_is_ending = ALL_DRIVEN.try_with(|all| {
         let mut all = all.borrow_mut();
         all.retain(|driven| *driven != (store, core));
@@ -52,21 +52,21 @@ pub(super) fn drives_no_more(store: usize, core: CoreId) {
 
 /// The core of `store` that the calling thread drives; of several, the one that it turned last.
 #[inline]
-pub(super) fn driven_core(store: usize) -> Option<CoreId> {
+pub(super) fn driven_core(store: u64) -> Option<CoreId> {
     let (last_store, core) = DRIVEN.get()?;
     if last_store == store { Some(core) } else { driven_core_of_several(store) }
 }
 
 #[cold]
-fn driven_core_of_several(store: usize) -> Option<CoreId> {
-    let of_store = |all: &Vec<(usize, CoreId)>| all.iter().rev().find(|(other, _)| *other == store).copied();
+fn driven_core_of_several(store: u64) -> Option<CoreId> {
+    let of_store = |all: &Vec<(u64, CoreId)>| all.iter().rev().find(|(other, _)| *other == store).copied();
     ALL_DRIVEN.with_borrow(of_store).map(|(_, core)| core)
 }
 
 /// The shard that a thread without a core found last, found again by `find` (given the CPU it runs on) from time to
 /// time.
 #[inline]
-pub(super) fn near_shard(store: usize, find: impl FnOnce(usize) -> ShardId) -> ShardId {
+pub(super) fn near_shard(store: u64, find: impl FnOnce(usize) -> ShardId) -> ShardId {
     NEAR.with(|near| {
         let mut last = near.get();
         if last.store != store || last.left == 0 {

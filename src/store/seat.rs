@@ -30,7 +30,10 @@ use corelog_shards::{
 use corelog_tuning::topology::CorePlace;
 use std::{
     cell::Cell,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Bytes of a buffer for reads of one record; longer records take a large one.
@@ -64,8 +67,14 @@ struct Part {
     grants: CoreGrants,
 }
 
+/// Opens of stores in this process so far.
+static OPENS: AtomicU64 = AtomicU64::new(0);
+
 /// Where the cores of one open meet.
 pub(crate) struct Assembly {
+    /// Tells this open from all others of the process, also from those that are over: threads remember what they knew
+    /// of a store beyond its end, so where it lies in memory does not do.
+    key: u64,
     pub(super) opened: Opened,
     /// Emptied when the store is closed, so that the lock on them goes although handles of the store remain.
     devices: Mutex<Vec<Arc<DeviceFile>>>,
@@ -97,6 +106,8 @@ impl Assembly {
         let warnings = warnings::of(&opened.devices);
         let devices = Mutex::new(std::mem::take(&mut opened.devices));
         Arc::new(Self {
+            // Relaxed: it orders nothing, it only has to differ. From 1: a thread that knows no store has 0.
+            key: OPENS.fetch_add(1, Ordering::Relaxed) + 1,
             opened,
             devices,
             options,
@@ -111,8 +122,8 @@ impl Assembly {
     }
 
     /// What tells this open of a store from all others in the process.
-    pub(super) fn key(self: &Arc<Self>) -> usize {
-        Arc::as_ptr(self) as usize
+    pub(super) const fn key(&self) -> u64 {
+        self.key
     }
 
     /// The store's devices; none once it is closed.

@@ -106,6 +106,8 @@ pub struct RingSetup {
     pub buffers: u32,
     /// Wakes the owner.
     pub bell: Arc<Bell>,
+    /// Ring also for the first record of a frame: the owner starts a clock by it.
+    pub lingers: bool,
     /// The frame to fill first.
     pub first_frame: FrameNumber,
     /// Its slot: a claimed extent with room for a whole buffer.
@@ -127,13 +129,24 @@ pub struct Ring {
     geometry: Geometry,
     seed: StoreSeed,
     bell: Arc<Bell>,
+    lingers: bool,
     buffer_bytes: u64,
     buffer_slots: u64,
 }
 
 impl Ring {
     fn new(setup: RingSetup) -> Self {
-        let RingSetup { extents, seed, memory, buffer_bytes, buffers, bell, first_frame, first_slot } = setup;
+        let RingSetup {
+            extents,
+            seed,
+            memory,
+            buffer_bytes,
+            buffers,
+            bell,
+            lingers,
+            first_frame,
+            first_slot,
+        } = setup;
         let geometry = *extents.geometry();
         assert!(buffers.is_power_of_two() && memory.len() as u64 == u64::from(buffers) * buffer_bytes);
         assert!(geometry.slots_left(first_slot) * geometry.slot_bytes() >= buffer_bytes);
@@ -155,6 +168,7 @@ impl Ring {
             extents,
             seed,
             bell,
+            lingers,
             buffer_bytes,
             buffer_slots: geometry.slots_for(buffer_bytes),
         }

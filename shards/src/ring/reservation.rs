@@ -95,7 +95,8 @@ impl<'ring> Reservation<'ring> {
         seal_record(&mut record[..end], kind, flags, ring.seed.record_seed(generation, byte));
         // Before the commit, while the frame cannot be recycled: `oldest` is at most `buffers` behind.
         let frame = ring.frame_of(self.position.tag, ring.oldest.load(Ordering::Relaxed));
-        if let Committed::HandedOver = ring.state(self.position.tag).commit() {
+        let committed = ring.state(self.position.tag).commit();
+        if committed == Committed::HandedOver || (ring.lingers && frame_offset == FRAME_HEADER_BYTES) {
             ring.bell.ring();
         }
         Placed { address: Address::new(&ring.geometry, byte, generation, length as u64), frame }

@@ -94,6 +94,7 @@ impl Driver {
             buffer_bytes: shape.buffer_bytes,
             buffers: shape.buffers,
             bell: Arc::new(Bell::new(Arc::new(Nobody))),
+            lingers: false,
             first_frame: FrameNumber(shape.first_frame),
             first_slot: base,
         });
