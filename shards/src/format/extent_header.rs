@@ -242,6 +242,18 @@ pub struct ExtentHeaderSlot {
 }
 
 impl ExtentHeaderSlot {
+    /// A piece of one copy and zeros instead of the other: the write of a claim that was cut short, of an extent that was
+    /// never claimed before. Nothing was put into it, for that waits for the whole header.
+    #[must_use]
+    pub const fn is_torn_claim(&self) -> bool {
+        use ExtentHeaderError::{Absent, Checksum, NotAnExtentHeader};
+        matches!(
+            self.copies,
+            [Err(Checksum { .. } | NotAnExtentHeader), Err(Absent)]
+                | [Err(Absent), Err(Checksum { .. } | NotAnExtentHeader)]
+        )
+    }
+
     /// The copy that is of no use while the other one is: torn, or damaged.
     #[must_use]
     pub const fn bad_copy(&self) -> Option<(usize, ExtentHeaderError)> {

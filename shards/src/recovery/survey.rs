@@ -57,11 +57,13 @@ fn survey_extent<S: RecoverySource + ?Sized>(
     let geometry = superblock.geometry;
     let mut survey =
         ExtentSurvey { extent, finding: ExtentFinding::Unused, bad_copy: None, first_frame: None };
+    let mut is_torn_claim = false;
     let slot_bytes = usize::try_from(geometry.slot_bytes()).unwrap_or(usize::MAX);
     match window.at(geometry.header_slot(extent), 1, 2) {
         Ok(bytes) => {
             let slot = bytes.get(..slot_bytes).unwrap_or_default();
             let read = ExtentHeader::decode_slot(slot, superblock.store, extent);
+            is_torn_claim = read.is_torn_claim();
             survey.bad_copy = read.bad_copy().map(|(copy, _)| copy);
             survey.finding = match read.header {
                 Ok(header) => ExtentFinding::Header(header),
@@ -76,6 +78,9 @@ fn survey_extent<S: RecoverySource + ?Sized>(
         Err(error) => return Err(error),
     }
     survey.first_frame = first_frame(window, superblock, extent)?;
+    if is_torn_claim && survey.first_frame.is_none() {
+        (survey.finding, survey.bad_copy) = (ExtentFinding::Unused, Some(0));
+    }
     Ok(survey)
 }
 
@@ -105,6 +110,8 @@ pub struct ShardExtents {
     /// Extents that begin with a frame of the shard and whose own header does not know of it: the claim was lost.
     /// Made up from the frame; witnesses, like those behind a gap.
     pub headless: Vec<ExtentHeader>,
+    /// The first frames of the extents, by slot: what stands there may have replaced a frame that was cut off.
+    pub firsts: Vec<FrameHeader>,
     /// The highest durable watermark in the first frame of any extent that can speak for the present term.
     pub durable_seen: FrameNumber,
     /// The highest frame number among those.
@@ -145,6 +152,8 @@ pub fn assign(
         }
     }
     for shard in &mut ownership.shards {
+        shard.firsts.sort_by_key(|frame| frame.base_slot);
+        drop_late_claims(&mut shard.chain, &mut ownership.free);
         shard.chain.sort_by_key(|header| (header.ordinal, std::cmp::Reverse(header.generation)));
         refuse_duplicates(&mut shard.chain, salvage, &mut ownership.bad)?;
         let gap = gap_in(&shard.chain);
@@ -178,7 +187,10 @@ fn place(
         return Err(RecoveryError::UnknownShard { extent, shard: header.owner, shards });
     };
     match header.state {
-        ExtentState::Claimed => owner.chain.push(header),
+        ExtentState::Claimed => {
+            owner.chain.push(header);
+            owner.firsts.extend(survey.first_frame);
+        }
         ExtentState::Freed => {
             let generation = header.generation.max(seen);
             ownership.free.push(FreeExtent { index: extent, generation });
@@ -220,6 +232,19 @@ fn headless(survey: &ExtentSurvey, frame: &FrameHeader) -> Option<ExtentHeader> 
         term: frame.term,
         frame_floor: frame.number,
     })
+}
+
+/// Ordinals are unique at each open, so of two claims of one place by different opens the earlier one's header reached
+/// the device after the later open had looked: a dead process's write, of an extent that holds nothing.
+fn drop_late_claims(chain: &mut Vec<ExtentHeader>, free: &mut Vec<FreeExtent>) {
+    chain.sort_by_key(|header| (header.ordinal, std::cmp::Reverse(header.term)));
+    chain.dedup_by(|other, one| {
+        let is_late = one.ordinal == other.ordinal && other.term < one.term;
+        if is_late {
+            free.push(FreeExtent { index: other.extent, generation: other.generation });
+        }
+        is_late
+    });
 }
 
 fn refuse_duplicates(
