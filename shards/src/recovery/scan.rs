@@ -180,10 +180,35 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
                 }
             }
             match found {
-                Some((position, checked)) => self.accept(position, &checked),
+                Some((position, checked)) => {
+                    let (position, checked) = self.successor_of(position, checked)?;
+                    self.accept(position, &checked);
+                }
                 None => return Ok(stop.unwrap_or_else(|| self.stop_without_place())),
             }
         }
+    }
+
+    /// The frame that counts, if the next extent begins with one of the same number and of a later term: an open that
+    /// found this one torn cut it off, and had no room for a whole buffer in its place.
+    fn successor_of(
+        &mut self,
+        position: Position,
+        checked: CheckedHeader,
+    ) -> Result<(Position, CheckedHeader), RecoveryError> {
+        let Some(next) = self.extents.chain.get(position.extent + 1) else { return Ok((position, checked)) };
+        let slot = self.geometry.first_frame_slot(next.extent);
+        let firsts = &self.extents.firsts;
+        let rival = firsts.binary_search_by_key(&slot, |frame| frame.base_slot).ok();
+        let is_later =
+            |rival: &FrameHeader| rival.number == checked.header.number && rival.term > checked.header.term;
+        if rival.and_then(|index| firsts.get(index)).is_some_and(is_later) {
+            let rival = Position { extent: position.extent + 1, slot };
+            if let Ok(checked) = self.look(rival)? {
+                return Ok((rival, checked));
+            }
+        }
+        Ok((position, checked))
     }
 
     fn stop_without_place(&self) -> Stop {
@@ -225,6 +250,10 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             Ok(checked) => {
                 self.note_term(&checked.header);
                 match self.classify(position, &checked.header) {
+                    Ok(()) if self.contradicts_superblock(&checked) => {
+                        let mismatch = Mismatch::Link { found: checked.link };
+                        stop(HeaderFact::WrongLink, FrameFault::Other(mismatch))
+                    }
                     Ok(()) => Ok(checked),
                     Err((header, fault)) => stop(header, fault),
                 }
@@ -237,6 +266,12 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             }
             Err(error) => stop(HeaderFact::Corrupt, FrameFault::Header(error)),
         })
+    }
+
+    /// The superblock knows the last frame of the log that it was written for: another one in its place, from before
+    /// an earlier cut, was brought back by the device.
+    fn contradicts_superblock(&self, checked: &CheckedHeader) -> bool {
+        checked.header.number.next() == self.entry.durable && checked.link != self.entry.tail_link
     }
 
     fn note_term(&mut self, header: &FrameHeader) {
@@ -419,15 +454,15 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
         let end = start.0 + self.geometry.slots_left(start);
         let (mut slot, mut empty) = (start, 0);
         while slot.0 < end && empty < reach {
-            match self.later_frame(extent, slot, reach - empty)? {
+            let frame = self.later_frame(extent, slot, reach - empty)?;
+            seen.durable = seen.durable.max(frame.map_or(FrameNumber(0), |header| header.durable));
+            match frame.filter(|it| it.number >= self.next.number && it.term >= self.last_term) {
                 Some(header) => {
-                    seen.durable = seen.durable.max(header.durable);
-                    if header.number >= self.next.number && header.term >= self.last_term {
-                        seen.highest = seen.highest.max(Some(header.number));
-                        seen.count += 1;
-                    }
+                    seen.highest = seen.highest.max(Some(header.number));
+                    seen.count += 1;
                     (slot, empty) = (slot.offset_by(header.slots(&self.geometry)), 0);
                 }
+                // Nothing, or what a cut left here: a frame that replaced it may begin within.
                 None => (slot, empty) = (slot.offset_by(1), empty + 1),
             }
         }
