@@ -88,8 +88,6 @@ mutants! {
     OpenWithoutSync,
     /// Opening does not raise the term.
     TermNotRaised,
-    /// The generations that recovery saw are forgotten: a claim repeats one.
-    GenerationForgotten,
     /// A failed sync concerns the shards that it covers, and nobody else whose writes were in the device's cache.
     SyncFailureForgotten,
     /// A reservation lends more bytes than it claimed.
@@ -126,6 +124,12 @@ impl Mutant {
             | Self::ClaimNotAtomic
             | Self::FreeBeforeDone
             | Self::OldestRelaxed => Some("it needs two threads at once: a loom model finds it"),
+            Self::ReserveIgnoresTag | Self::HandOverTwice | Self::CloseSealsFirst | Self::FlushLooksTwice => {
+                Some("it needs a thread that sleeps within a step: a test of `ways` or a loom model finds it")
+            }
+            Self::WakePerRing | Self::LingerWhileBusy | Self::SpinWhileBusy => {
+                Some("it costs time and breaks no promise: a test of `ways` or a loom model finds it")
+            }
             _ => None,
         }
     }

@@ -199,11 +199,7 @@ pub fn layout_of(superblock: &Superblock) -> Layout {
 #[must_use]
 pub fn extent_table(layout: &Layout, report: &RecoveryReport) -> ExtentTable {
     let table = ExtentTable::new(*layout.geometry(), layout.extents());
-    let free = |generation: Generation| {
-        let forget = mutant::is_active(Mutant::GenerationForgotten);
-        let generation = if forget { Generation(0) } else { generation };
-        ExtentEntry { usage: ExtentUse::Free, shard: ShardId(0), generation }
-    };
+    let free = |generation: Generation| ExtentEntry { usage: ExtentUse::Free, shard: ShardId(0), generation };
     for extent in &report.free_extents {
         table.restore(extent.index, free(extent.generation), ExtentOrdinal(0));
     }

@@ -59,7 +59,7 @@ pub(super) fn superblock_of(disks: &[Image]) -> Result<Superblock, SuperblockCho
 }
 
 /// What a look at the disks came to.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
+#[expect(clippy::large_enum_variant, reason = "made once per look, and taken apart at once")]
 pub(super) enum Look {
     /// A store, with every promise kept.
     Whole(Superblock, RecoveryReport),
@@ -163,8 +163,10 @@ impl View<'_> {
             return Ok(());
         }
         let (shard, durable) = (found.shard, history.durable);
-        let lost =
-            format!("I1: {shard:?} ends at {next}, and {promised} frames were promised ({durable} durable)");
+        let lost = format!(
+            "I1: {shard:?} ends at {next}, and {promised} frames were promised ({durable} durable); {:?}",
+            found.tail
+        );
         let frame = history.frames.get(next as usize).and_then(|frame| frame.header);
         // A frame that a failed sync took was promised as written at most.
         let dropped = |header: &FrameHeader| {
@@ -194,7 +196,7 @@ impl View<'_> {
         let (Some(header), Some(lost)) = (&frame.header, lost) else { return false };
         let geometry = &self.superblock.geometry;
         let is_near = geometry.extent_of(header.base_slot) == geometry.extent_of(lost.base_slot)
-            && header.base_slot.0 <= lost.base_slot.0 + geometry.slots_for(self.superblock.reach_bytes);
+            && header.base_slot.0 < lost.base_slot.0 + geometry.slots_for(self.superblock.reach_bytes);
         let is_first = geometry.first_frame_slot(geometry.extent_of(header.base_slot)) == header.base_slot;
         let is_there = || self.header_at(header.base_slot).is_some_and(|found| found.header == *header);
         header.durable.0 > next && (is_near || is_first) && !self.is_hit(header) && is_there()

@@ -414,7 +414,9 @@ fn is_lied_about(address: Address, scene: &Scene<'_>, oracle: &Oracle) -> bool {
     let length = address.slots_hint() * oracle.geometry.slot_bytes();
     let world = lock(scene.world);
     place.is_some_and(|it| {
-        world.disks[usize::from(it.device.0)].visible.is_tainted(it.offset, length, Taint::LIE)
+        let disk = &world.disks[usize::from(it.device.0)].visible;
+        let tainted = |taint| disk.is_tainted(it.offset, length, taint);
+        tainted(Taint::LIE) || tainted(Taint::DROPPED)
     })
 }
 
