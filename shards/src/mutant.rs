@@ -124,7 +124,13 @@ impl Mutant {
             | Self::ClaimNotAtomic
             | Self::FreeBeforeDone
             | Self::OldestRelaxed => Some("it needs two threads at once: a loom model finds it"),
-            Self::ReserveIgnoresTag | Self::HandOverTwice | Self::CloseSealsFirst | Self::FlushLooksTwice => {
+            Self::ReserveIgnoresTag
+            | Self::HandOverTwice
+            | Self::CloseSealsFirst
+            | Self::FlushLooksTwice
+            | Self::CloseWakesNobody
+            | Self::CloseWithoutSeal
+            | Self::CopyIgnoresWriters => {
                 Some("it needs a thread that sleeps within a step: a test of `ways` or a loom model finds it")
             }
             Self::WakePerRing | Self::LingerWhileBusy | Self::SpinWhileBusy => {

@@ -422,8 +422,15 @@ fn is_lied_about(address: Address, scene: &Scene<'_>, oracle: &Oracle) -> bool {
 
 /// An error of a read has to have a reason that the device gave.
 fn explained(error: &ReadError, id: u64, scene: &Scene<'_>, oracle: &Oracle) -> Result<(), String> {
-    let world = lock(scene.world);
     let record = oracle.records[id as usize];
+    if let ReadError::NotData { address } = error {
+        // As above: the old record may be one of those that were never committed.
+        return match is_lied_about(*address, scene, oracle) || record.fate == Fate::Gone {
+            true => Ok(()),
+            false => Err(format!("P1: record {id} ({:?}) cannot be read: {error}", record.fate)),
+        };
+    }
+    let world = lock(scene.world);
     let is_explained = match error {
         ReadError::Io { .. } => world.faults.has(Fault::ReadError),
         ReadError::Truncated { .. } => world.faults.has(Fault::Short),
