@@ -1,16 +1,27 @@
 //! Cores inside glommio executors, so that a server's tasks and its shard share a CPU without a message between them.
 //!
-//! Appending, waiting and reading are plain futures and need nothing of this module. What is here drives a core:
-//! [`open`] makes an executor per core and runs a server's tasks beside it; [`builder`] and [`drive`] are the parts,
-//! for a server that makes its executors itself.
+//! Appending, waiting and reading are plain futures, for any executor that is kept awake (see below). What is here
+//! drives a core: [`open`] makes an executor per core and runs a server's tasks beside it; [`builder`] and [`drive`]
+//! are the parts, for a server that makes its executors itself.
 //!
 //! Executors must be built with a preemption timer of [`PREEMPT_TIMER`]. glommio looks at its timers and its I/O when
 //! that timer fires or when no task is ready. With glommio's default of 100 ms the shortest sleep beside a busy task
-//! takes 100 ms; below 1 ms executors were seen to hang. [`builder`] sets it.
+//! takes 100 ms. [`builder`] sets it.
+//!
+//! glommio 0.9.0 may put an executor to sleep with tasks ready, for ever, the more easily the shorter that timer is
+//! and the busier the host. [`open`] and [`drive`] keep their executors from that ([`keep_awake`]); executors that only
+//! run a store's futures have to call it, too. Nothing can be done before an executor's first task has run: [`open`]
+//! starts another executor when one does not come to it. Who makes executors with [`builder`] should do the same, or
+//! look for its first sign of life.
 //!
 //! A core keeps its own io_uring, which glommio cannot wait for. While operations are in flight the driver therefore
 //! looks at it again and again, giving way in between and then sleeping for short times ([`Pace`]). With nothing in
-//! flight the driver sleeps until somebody wakes it, and costs nothing.
+//! flight the driver sleeps until somebody wakes it; its executor is woken every [`KEEP_AWAKE`] and costs little.
+
+mod awake;
+mod start;
+
+pub use awake::{KEEP_AWAKE, KeepAwake, keep_awake};
 
 use crate::{
     error::{CloseError, OpenError},
@@ -21,6 +32,7 @@ use ::glommio::{
     ExecutorJoinHandle, LocalExecutorBuilder, Placement, Task, executor, spawn_local, timer::Timer,
 };
 use corelog_shards::{core::Turn, ids::CoreId};
+use start::Start;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
@@ -61,10 +73,12 @@ impl Default for Pace {
 
 /// An executor that suits a seat: on its CPU, with the preemption timer that a driver needs.
 pub fn builder(seat: &Seat) -> LocalExecutorBuilder {
-    let placement = seat.cpu().map_or(Placement::Unbound, |cpu| Placement::Fixed(cpu as usize));
-    LocalExecutorBuilder::new(placement)
-        .name(&format!("corelog-{}", seat.core().0))
-        .preempt_timer(PREEMPT_TIMER)
+    builder_of(seat.core(), seat.cpu())
+}
+
+fn builder_of(core: CoreId, cpu: Option<u32>) -> LocalExecutorBuilder {
+    let placement = cpu.map_or(Placement::Unbound, |cpu| Placement::Fixed(cpu as usize));
+    LocalExecutorBuilder::new(placement).name(&format!("corelog-{}", core.0)).preempt_timer(PREEMPT_TIMER)
 }
 
 /// Spawns a task on the current executor that drives `core` until its store is closed. To be called on the thread
@@ -74,8 +88,13 @@ pub fn drive(core: Core) -> Task<()> {
     spawn_local(run(core, Pace::default()))
 }
 
-/// Drives `core` until its store is closed; what [`drive`] spawns.
-pub async fn run(mut core: Core, pace: Pace) {
+/// Drives `core` until its store is closed, and keeps the executor awake as long; what [`drive`] spawns.
+pub async fn run(core: Core, pace: Pace) {
+    let _awake = keep_awake().await;
+    turns(core, pace).await;
+}
+
+async fn turns(mut core: Core, pace: Pace) {
     let mut idle = Idle { pace, since: None, sleep: pace.sleep_min };
     loop {
         match core.turn() {
@@ -180,12 +199,14 @@ where
     let (mut threads, mut stores) = (Vec::new(), Vec::new());
     let is_given_up = Arc::new(AtomicBool::new(false));
     for seat in opening.take_seats() {
-        let id = seat.core();
+        let (id, cpu) = (seat.core(), seat.cpu());
         let (give, store) = mpsc::channel::<Store>();
         let (serve, failed, end) = (serve.clone(), failed.clone(), end.clone());
         let is_given_up = Arc::clone(&is_given_up);
         stores.push(give);
-        let spawned = builder(&seat).spawn(move || async move {
+        let start = Start::new(move || async move {
+            // Until the last task has ended, not only the driver.
+            let _awake = keep_awake().await;
             let core = match seat.start() {
                 Ok(core) => core,
                 Err(error) => {
@@ -196,12 +217,13 @@ where
             // Blocks the executor, which has nothing to do before all cores have started.
             drop(failed);
             let Ok(store) = store.recv() else { return };
-            beside(serve(store, id), drive(core), end, &is_given_up).await;
+            let driver = spawn_local(turns(core, Pace::default()));
+            beside(serve(store, id), driver, end, &is_given_up).await;
         });
-        match spawned {
+        match start.executor(|| builder_of(id, cpu)) {
             Ok(thread) => threads.push(thread),
             // The seat went with the closure, so that the others give up too.
-            Err(error) => return Err(OpenError::Executor { core: id, error: error.into() }),
+            Err(error) => return Err(OpenError::Executor { core: id, error }),
         }
     }
     drop((failed, end));
