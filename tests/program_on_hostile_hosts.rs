@@ -94,6 +94,43 @@ fn an_ordinary_user_with_little_memlock_is_told_and_served() {
     }
     let addresses = as_user("append store input --addresses --backend threads").done();
     assert_eq!(read_all(&path, addresses.lines()), lines);
+    // The bench takes what there is, and says what it misses.
+    let report = as_user("bench bench --size 64MiB --bytes 256KiB --seconds 0.3 --json").json();
+    assert!(report["granted"].to_string().contains("ulimit -l"), "{report:#}");
+}
+
+#[test]
+fn a_bench_without_io_uring_runs_on_threads_and_says_so() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let bench = |more: &str| {
+        let line = format!("--size 64MiB --bytes 256KiB --seconds 0.3 --json {more}");
+        let mut command = corelog(["bench".as_ref(), path.as_os_str()]);
+        command.args(line.split_whitespace());
+        forbid(&mut command, libc::SYS_io_uring_setup, libc::EPERM);
+        Ran::of(&line, command.output().unwrap())
+    };
+    let report = bench("").json();
+    let granted = report["granted"].as_array().unwrap();
+    assert!(granted.iter().all(|core| core["device"]["backend"] == "threads"), "{report:#}");
+    assert!(granted[0]["device"]["missing"].to_string().contains("io_uring"), "{report:#}");
+    bench("--backend uring").refused(FAILED, &["io_uring", "--backend threads"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was left");
+}
+
+#[test]
+fn a_bench_on_a_disk_without_room_is_told_and_leaves_nothing() {
+    let folder = folder();
+    for (size, words) in [
+        ("", ["too little for a bench store", "name another path"]),
+        ("--size 64MiB", ["no space left", "ask for less"]),
+    ] {
+        let bench =
+            format!("$corelog bench disk/store --allow-buffered {size}; code=$?; ls disk; exit $code");
+        let Some(ran) = on_a_small_disk(folder.path(), &bench) else { return };
+        ran.refused(FULL, &words);
+        assert_eq!(ran.text(), "", "a file was left");
+    }
 }
 
 /// Runs a script with `$corelog`, in a folder `disk` that is a file system of its own with 8 MiB, seen by the script

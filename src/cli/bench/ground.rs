@@ -106,7 +106,35 @@ impl Drop for Ground {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A file that the bench writes beside its store and that is removed at the end. As for the store, a note beside it
+/// says that it is the bench's; what a killed bench left is taken, anything else at the path is an error.
+#[cfg(feature = "yardsticks")]
+#[derive(Debug)]
+pub struct OwnFile(pub PathBuf);
+
+#[cfg(feature = "yardsticks")]
+impl OwnFile {
+    pub fn claim(path: PathBuf) -> Result<Self, BenchError> {
+        let is_there = fs::symlink_metadata(&path).is_ok();
+        if is_there && !fs::symlink_metadata(note(&path)).is_ok_and(|found| found.is_file()) {
+            return Err(BenchError::NotOurs { path });
+        }
+        let made = fs::write(note(&path), "a bare loop's file");
+        made.map_err(|error| BenchError::Host { path: path.clone(), error })?;
+        Ok(Self(path))
+    }
+}
+
+#[cfg(feature = "yardsticks")]
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        let _never_made = fs::remove_file(&self.0);
+        let _left_over = fs::remove_file(note(&self.0));
+    }
+}
+
+/// The path with something behind its name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

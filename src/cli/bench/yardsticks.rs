@@ -5,7 +5,7 @@ use super::{
     cores,
     error::BenchError,
     figures::{Limits, thread_cpu},
-    ground::Ground,
+    ground::{Ground, OwnFile, beside},
     report::median,
     session::{LaneOptions, Session},
     work::Work,
@@ -57,13 +57,19 @@ pub struct Verdict {
 
 /// Runs all comparisons and prints them.
 pub fn run(args: &Bench, options: &Options) -> Result<(), Failure> {
-    let mut verdicts = vec![ring(options)?];
+    let mut verdicts = vec![ring(options, ring_records(args))?];
     for count in [1, 2] {
         if count <= cores(options) {
             verdicts.push(ingest(args, options, count)?);
         }
     }
     print(args, &verdicts)
+}
+
+/// As many as the bytes that were asked for hold, if that is less.
+fn ring_records(args: &Bench) -> u64 {
+    let asked = args.bytes.map_or(u64::MAX, |bytes| bytes.0 / RING_RECORD_BYTES as u64);
+    RING_RECORDS.min(asked).max(1)
 }
 
 fn print(args: &Bench, verdicts: &Vec<Verdict>) -> Result<(), Failure> {
@@ -113,11 +119,11 @@ fn verdict(name: String, unit: &'static str, ours: Vec<f64>, bound: Vec<f64>) ->
 
 /// Appends to a ring whose device stores nothing, from the thread that turns the core, against copying and
 /// checksumming into plain buffers. CPU time, so that other processes disturb it less.
-fn ring(options: &Options) -> Result<Verdict, BenchError> {
+fn ring(options: &Options, records: u64) -> Result<Verdict, BenchError> {
     let (mut ours, mut bound) = (Vec::new(), Vec::new());
     for _ in 0..REPEATS {
-        ours.push(ring_ns(options)?);
-        bound.push(BareCopy::new(RING_RECORD_BYTES, RING_RECORDS, 1).run()?.cpu_ns_per_record());
+        ours.push(ring_ns(options, records)?);
+        bound.push(BareCopy::new(RING_RECORD_BYTES, records, 1).run()?.cpu_ns_per_record());
     }
     let name = format!("ring, {RING_RECORD_BYTES} B on a null device");
     let found = verdict(name, "ns/record", ours, bound);
@@ -125,7 +131,7 @@ fn ring(options: &Options) -> Result<Verdict, BenchError> {
     Ok(Verdict { target: format!("below {RING_NS_MAX} ns"), holds, ..found })
 }
 
-fn ring_ns(options: &Options) -> Result<f64, BenchError> {
+fn ring_ns(options: &Options, to_append: u64) -> Result<f64, BenchError> {
     let how = RingOptions {
         buffer_bytes: options.buffer_bytes,
         buffers: options.buffers,
@@ -135,7 +141,7 @@ fn ring_ns(options: &Options) -> Result<f64, BenchError> {
     let payload = [0x5a; RING_RECORD_BYTES];
     let (mut frame, mut records) = (None, 0);
     let started = thread_cpu();
-    while records < RING_RECORDS {
+    while records < to_append {
         let is_new = match shard.try_append(black_box(&payload)) {
             Ok(placed) => {
                 records += 1;
@@ -148,7 +154,7 @@ fn ring_ns(options: &Options) -> Result<f64, BenchError> {
             return Err(BenchError::CoreClosed { shard: shard.id() });
         }
     }
-    Ok(thread_cpu().saturating_sub(started).as_nanos() as f64 / RING_RECORDS as f64)
+    Ok(thread_cpu().saturating_sub(started).as_nanos() as f64 / to_append as f64)
 }
 
 /// Buffered appends, durable at the end, against bare loops with the same buffers, depth and checksum.
@@ -161,8 +167,8 @@ fn ingest(args: &Bench, options: &Options, count: u32) -> Result<Verdict, BenchE
     let options = options.clone().cores(count);
     let seed = u64::from_le_bytes(std::array::from_fn(|index| ground.id.0[index]));
     let how = LaneOptions { hosted: args.hosted, record_bytes: INGEST_RECORD_BYTES, seed, session: 0 };
-    let files = Files::beside(&ground, count);
-    let mut bare = BareLoop::new(files.0.clone(), INGEST_RECORD_BYTES, bytes, Space::PreWritten).prepare()?;
+    let files = Files::beside(&ground, count)?;
+    let mut bare = BareLoop::new(files.paths(), INGEST_RECORD_BYTES, bytes, Space::PreWritten).prepare()?;
     let session = Session::open(&ground.path, &options, how)?;
     let records = bytes / INGEST_RECORD_BYTES as u64 / u64::from(count);
     let work = Work::Append { limits: Limits { time: RUN_MAX, records }, durability: Durability::Durable };
@@ -182,23 +188,15 @@ fn ingest(args: &Bench, options: &Options, count: u32) -> Result<Verdict, BenchE
 }
 
 /// The bare loop's files, removed at the end.
-struct Files(Vec<PathBuf>);
+struct Files(Vec<OwnFile>);
 
 impl Files {
-    fn beside(ground: &Ground, count: u32) -> Self {
-        let name = |index: u32| {
-            let mut name = ground.path.clone().into_os_string();
-            name.push(format!(".bare-{index}"));
-            name.into()
-        };
-        Self((0..count).map(name).collect())
+    fn beside(ground: &Ground, count: u32) -> Result<Self, BenchError> {
+        let claim = |index| OwnFile::claim(beside(&ground.path, &format!(".bare-{index}")));
+        (0..count).map(claim).collect::<Result<_, _>>().map(Self)
     }
-}
 
-impl Drop for Files {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            let _never_made = fs::remove_file(path);
-        }
+    fn paths(&self) -> Vec<PathBuf> {
+        self.0.iter().map(|file| file.0.clone()).collect()
     }
 }

@@ -1,0 +1,234 @@
+//! `corelog bench` through the program, small: what it says adds up, and it leaves nothing behind that is not asked
+//! for, however it ends.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod program;
+
+use program::{FAILED, FULL, USAGE, folder, run, spawn};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+use serde_json::Value;
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// A bench of a second.
+const SMALL: &str = "bench @ --size 64MiB --bytes 1MiB --seconds 0.3";
+
+/// Names in the folder, sorted.
+fn left(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn is_near(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-6 * a.abs().max(b.abs())
+}
+
+/// That the cores' figures add up to the total, and rates to what they are rates of. Gives the records.
+fn adds_up(workload: &Value, record_bytes: f64) -> f64 {
+    let rows = workload["rows"].as_array().unwrap();
+    let total = &workload["total"];
+    for what in ["records", "payload_bytes", "device_writes", "device_bytes", "syncs", "turns"] {
+        let sum: f64 = rows.iter().map(|row| number(&row[what])).sum();
+        assert!(is_near(sum, number(&total[what])), "{what}: {workload:#}");
+    }
+    for row in rows.iter().chain([total]) {
+        let (records, seconds) = (number(&row["records"]), number(&row["seconds"]));
+        assert!(records > 0.0 && seconds > 0.0, "{row:#}");
+        assert!(is_near(number(&row["payload_bytes"]), records * record_bytes), "{row:#}");
+        assert!(is_near(number(&row["records_per_s"]) * seconds, records), "{row:#}");
+        assert!(is_near(number(&row["mb_per_s"]) * 1e6 * seconds, records * record_bytes), "{row:#}");
+        let latency = &row["latency_us"];
+        if !latency.is_null() {
+            let quantiles = ["p50", "p99", "p999", "max"].map(|name| number(&latency[name]));
+            assert!(quantiles.is_sorted() && quantiles[0] > 0.0, "{row:#}");
+        }
+    }
+    number(&total["records"])
+}
+
+/// Of a run with all workloads and 1 MiB of 1 KiB records in each that appends.
+fn report_adds_up(report: &Value) {
+    let names: Vec<&str> =
+        report["workloads"].as_array().unwrap().iter().map(|w| w["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["append", "durable", "read"]);
+    let [append, durable, read] = [0, 1, 2].map(|index| adds_up(&report["workloads"][index], 1024.0));
+    let cores = report["granted"].as_array().unwrap().len();
+    assert!(cores > 0 && report["pinned"].as_array().unwrap().len() == cores);
+    // Rounded down for each core.
+    assert_eq!(append as usize, 1024 / cores * cores, "{report:#}");
+    // It may be over by its time.
+    assert!(durable <= append && read > 0.0, "{report:#}");
+    let written = number(&report["workloads"][0]["total"]["device_bytes"]);
+    assert!(written >= append * 1024.0, "{written} bytes on the device");
+    let reopen = &report["reopen"];
+    assert!(is_near(number(&reopen["records"]), append + durable), "{report:#}");
+    assert!(number(&reopen["verified"]) > 0.0 && !reopen["unclean_seconds"].as_array().unwrap().is_empty());
+}
+
+/// That each element ends, in order, and there is one root.
+fn is_well_formed(svg: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let mut roots = 0;
+    for part in svg.split('<').skip(1) {
+        let (tag, _) = part.split_once('>').unwrap_or_else(|| panic!("no end of <{part}"));
+        let name = tag.trim_start_matches('/').split([' ', '\n', '/']).next().unwrap();
+        if tag.starts_with(['?', '!']) {
+        } else if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else {
+            roots += usize::from(open.is_empty());
+            if !tag.ends_with('/') {
+                open.push(name);
+            }
+        }
+    }
+    assert!(open.is_empty() && roots == 1, "{roots} roots, open: {open:?}");
+}
+
+#[test]
+fn a_default_run_says_what_each_workload_did_and_leaves_nothing() {
+    let folder = folder();
+    let text = run(&folder.path().join("store"), SMALL).done();
+    for word in ["append: ", "durable: ", "read: ", "reopen: ", "read back and compared", "p99.9"] {
+        assert!(text.contains(word), "no {word:?} in {text}");
+    }
+    assert_eq!(left(folder.path()), [] as [&str; 0]);
+}
+
+#[test]
+fn json_and_svg_are_well_formed_and_the_figures_add_up() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    report_adds_up(&run(&path, &format!("{SMALL} --json")).json());
+    let more = format!("--json {0}/report.json --svg {0}/plot.svg", folder.path().display());
+    let text = run(&path, &format!("{SMALL} --hosted --keep {more}")).done();
+    assert!(text.contains("hosted"), "{text}");
+    let report = serde_json::from_slice(&fs::read(folder.path().join("report.json")).unwrap()).unwrap();
+    report_adds_up(&report);
+    let svg = fs::read_to_string(folder.path().join("plot.svg")).unwrap();
+    is_well_formed(&svg);
+    for caption in ["append: records a second", "durable: latency", "read: records a second", "core 0"] {
+        assert!(svg.contains(caption), "no {caption:?}");
+    }
+    assert_eq!(left(folder.path()), ["plot.svg", "report.json", "store", "store.made-by-bench"]);
+    // What was kept is an ordinary store, cleanly closed.
+    run(&path, "verify @").done();
+}
+
+#[test]
+fn an_interrupted_run_leaves_what_the_next_one_replaces() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let child = spawn(&path, "bench @ --size 64MiB --seconds 60 --workload durable");
+    let start = Instant::now();
+    // The store has its name once it is whole.
+    while !path.exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the store was not made");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(Signal::INT.as_raw()), "{output:?}");
+    assert_eq!(left(folder.path()), ["store", "store.made-by-bench"]);
+    // As after any kill: the store opens, and what was acknowledged is whole.
+    run(&path, "verify @").done();
+    run(&path, SMALL).done();
+    assert_eq!(left(folder.path()), [] as [&str; 0]);
+}
+
+#[test]
+fn one_cpu_is_one_core() {
+    let folder = folder();
+    let usable = sched_getaffinity(None).unwrap();
+    let first = (0..CpuSet::MAX_CPU).find(|&cpu| usable.is_set(cpu)).unwrap();
+    let mut one = CpuSet::new();
+    one.set(first);
+    // Of this test's thread, and so of what it starts.
+    sched_setaffinity(None, &one).unwrap();
+    let report = run(&folder.path().join("store"), &format!("{SMALL} --json")).json();
+    sched_setaffinity(None, &usable).unwrap();
+    report_adds_up(&report);
+    assert_eq!(report["granted"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_store_that_is_too_small_or_not_the_bench_s_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    run(&path, "bench @ --size 1MiB").refused(USAGE, &["1048576"]);
+    run(&path, "bench @ --size 64MiB --record 64MiB").refused(USAGE, &["does not fit"]);
+    assert_eq!(left(folder.path()), [] as [&str; 0]);
+    fs::write(&path, "letters").unwrap();
+    run(&path, SMALL).refused(FAILED, &["was not made by `bench`", "name another path"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "letters");
+    assert_eq!(left(folder.path()), ["store"]);
+}
+
+#[test]
+fn a_store_that_fills_up_ends_a_workload_and_says_so() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let line = "bench @ --size 34MiB --seconds 60 --workload append --json";
+    let ran = run(&path, line);
+    if ran.code == Some(FULL) {
+        // Too little for this host's cores.
+        return;
+    }
+    let report = ran.json();
+    let notes = report["workloads"][0]["notes"].to_string();
+    assert!(notes.contains("full") && notes.contains("--size"), "{report:#}");
+    assert_eq!(left(folder.path()), [] as [&str; 0]);
+}
+
+#[cfg(feature = "yardsticks")]
+mod yardsticks {
+    use super::{FAILED, fs, left, number, run};
+    use crate::program::folder;
+
+    const SMALL: &str = "bench @ --yardsticks --size 64MiB --bytes 1MiB";
+
+    #[test]
+    fn they_say_what_holds_and_leave_nothing() {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let verdicts = run(&path, &format!("{SMALL} --json")).json();
+        let verdicts = verdicts.as_array().unwrap();
+        assert!(verdicts.len() >= 2, "{verdicts:#?}");
+        for verdict in verdicts {
+            let (ours, bare) = (number(&verdict["ours"]), number(&verdict["bound"]));
+            assert!((number(&verdict["ratio"]) - ours / bare).abs() < 1e-6, "{verdict:#}");
+            assert!(verdict["holds"].is_boolean());
+            assert_eq!(verdict["ours_all"].as_array().unwrap().len(), 5);
+        }
+        assert_eq!(left(folder.path()), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn files_that_are_not_the_bench_s_are_left_alone() {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let other = folder.path().join("store.bare-0");
+        fs::write(&other, "somebody's").unwrap();
+        run(&path, SMALL).refused(FAILED, &["store.bare-0", "was not made by `bench`"]);
+        assert_eq!(fs::read_to_string(&other).unwrap(), "somebody's");
+        assert_eq!(left(folder.path()), ["store.bare-0"]);
+        // What a killed bench left has its note.
+        fs::write(folder.path().join("store.bare-0.made-by-bench"), "").unwrap();
+        run(&path, SMALL).done();
+        assert_eq!(left(folder.path()), [] as [&str; 0]);
+    }
+}
