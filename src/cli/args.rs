@@ -292,7 +292,7 @@ pub struct Bench {
     /// Draw the rate of each core and the latencies into this SVG file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
-    /// Keep the store; it is removed otherwise.
+    /// Keep the store; it is removed otherwise. What an interrupted run leaves is replaced by the next.
     #[arg(long)]
     pub keep: bool,
 }
