@@ -78,7 +78,8 @@ fn survey_extent<S: RecoverySource + ?Sized>(
         Err(error) => return Err(error),
     }
     survey.first_frame = first_frame(window, superblock, extent)?;
-    if is_torn_claim && survey.first_frame.is_none() {
+    // A frame behind it was never durable, for a sync that covers it covers the header too: like zeros with a frame behind.
+    if is_torn_claim {
         (survey.finding, survey.bad_copy) = (ExtentFinding::Unused, Some(0));
     }
     Ok(survey)

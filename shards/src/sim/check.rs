@@ -199,7 +199,8 @@ impl View<'_> {
             && header.base_slot.0 < lost.base_slot.0 + geometry.slots_for(self.superblock.reach_bytes);
         let is_first = geometry.first_frame_slot(geometry.extent_of(header.base_slot)) == header.base_slot;
         let is_there = || self.header_at(header.base_slot).is_some_and(|found| found.header == *header);
-        header.durable.0 > next && (is_near || is_first) && !self.is_hit(header) && is_there()
+        let is_late = || self.is_tainted(header.base_slot, header.slots(geometry), Taint::LATE);
+        header.durable.0 > next && (is_near || is_first) && !self.is_hit(header) && !is_late() && is_there()
     }
 
     fn header_at(&self, slot: SlotIndex) -> Option<CheckedHeader> {

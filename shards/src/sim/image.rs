@@ -18,6 +18,8 @@ impl Taint {
     pub(super) const LIE: Self = Self(1);
     /// The device lost what was written to the page, and said so by failing a sync.
     pub(super) const DROPPED: Self = Self(2);
+    /// A dead process's write landed on the page, perhaps after a recovery had looked that an open then built upon.
+    pub(super) const LATE: Self = Self(4);
 
     pub(super) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0

@@ -160,6 +160,7 @@ impl World {
         self.sequence += 1;
         let write = Pending { sequence: self.sequence, offset, bytes, is_lied_about: false };
         self.disks[disk].land(write, false);
+        self.disks[disk].visible.taint(offset, length, Taint::LATE);
     }
 
     // ---- the cores' queues

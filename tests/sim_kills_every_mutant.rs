@@ -1,0 +1,75 @@
+//! Bugs planted on purpose: the simulator has to find each. One that survives is a hole in the simulator.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use corelog_shards::{
+    mutant::Mutant,
+    sim::{Settings, run_case},
+};
+
+/// Mutants and the first seed, from 1, that kills them; few enough cases for every test run. The program's
+/// `--mutant all` hunts them all.
+const QUICK: [(Mutant, u64); 30] = [
+    (Mutant::CrossingForgotten, 1),
+    (Mutant::FlushIgnoresWriters, 33),
+    (Mutant::RecycleKeepsTag, 1),
+    (Mutant::DropKeepsWriter, 1),
+    (Mutant::OnlySealerRotates, 11),
+    (Mutant::RotateReusesBase, 1),
+    (Mutant::SleepWithoutSecondLook, 1),
+    (Mutant::WaiterWithoutSecondLook, 11),
+    (Mutant::WrittenAtSubmit, 1),
+    (Mutant::DurableAtWrite, 1),
+    (Mutant::SyncCoversLater, 1),
+    (Mutant::SyncRetried, 11),
+    (Mutant::ShortWriteTrusted, 4),
+    (Mutant::WatermarkSkipsHoles, 20),
+    (Mutant::WatermarkStartsOff, 1),
+    (Mutant::RetryForever, 1),
+    (Mutant::RejectedForgotten, 5),
+    (Mutant::SerialisedOverlaps, 1),
+    (Mutant::ReopenAtStart, 1),
+    (Mutant::PaddingNotCleared, 1),
+    (Mutant::CloseForgetsAccepted, 1),
+    (Mutant::CapacityFromConstant, 1),
+    (Mutant::ExtentBeforeHeader, 83),
+    (Mutant::CompletionByOrder, 1),
+    (Mutant::TermNotRaised, 24),
+    (Mutant::SyncFailureForgotten, 11),
+    (Mutant::GuardTooLong, 1),
+    (Mutant::WatermarkOneStep, 44),
+    (Mutant::RotationForgotten, 1),
+    (Mutant::SpareUsedAgain, 14),
+];
+
+#[test]
+fn planted_bugs_are_found_by_the_seeds_that_found_them() {
+    for (mutant, seed) in QUICK {
+        let outcome = run_case(seed, &Settings { mutant: Some(mutant), ..Settings::default() });
+        assert!(outcome.violation.is_some(), "{mutant:?} survives seed {seed}");
+    }
+}
+
+/// The rows of the mutants' table in RELIABILITY.md: name and case, or who else finds it.
+fn documented() -> Vec<(String, String)> {
+    let text = include_str!("../docs/RELIABILITY.md");
+    let table = text.split("<!-- mutants -->").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        (cells[0].trim_matches('`').to_owned(), cells[2].to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_of_mutants_is_complete() {
+    let documented = documented();
+    for mutant in Mutant::ALL {
+        let name = format!("{mutant:?}");
+        let row = documented.iter().find(|(row, _)| *row == name);
+        let (_, killer) = row.unwrap_or_else(|| panic!("docs/RELIABILITY.md does not name {name}"));
+        let is_number = killer.parse::<u64>().is_ok();
+        assert_eq!(is_number, mutant.found_elsewhere().is_none(), "{name}: {killer}");
+    }
+    assert_eq!(documented.len(), Mutant::ALL.len(), "docs/RELIABILITY.md names mutants that there are not");
+}
