@@ -1,12 +1,17 @@
 //! What a store costs from outside, on a file in the target folder: appends by either path, durable appends by how
-//! many wait, point reads, the two ways to give a record's bytes out, and opening after a crash would have left it so.
+//! many wait, point reads, scans, the two ways to give a record's bytes out, and opening a store that was closed or was not.
+//!
+//! With `CORELOG_BENCH_SMALL` set, or as a test (`-- --test`), scans and recovery have little to read.
 #![allow(clippy::unwrap_used, reason = "benches")]
 
 use bytes::Bytes;
 use corelog::{Address, AppendPath, Durability, FormatOptions, Options, Route, ShardId, Store};
+use corelog_shards::limits::SUPERBLOCK_AREA_BYTES;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{
+    fs::File,
     hint::black_box,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -16,25 +21,69 @@ const STORE_BYTES: u64 = 512 << 20;
 /// Payload between two new stores, so that none is ever full.
 const RECORDS_PER_STORE: u64 = (STORE_BYTES / 4) / RECORD_BYTES as u64;
 const TO_READ: usize = 4096;
+/// Payload of all shards that scans and recovery go through.
+const FULL_BYTES: u64 = 256 << 20;
+const FULL_BYTES_SMALL: u64 = 8 << 20;
 
 struct Ground {
     _folder: tempfile::TempDir,
     path: PathBuf,
+    shards: u32,
 }
 
 impl Ground {
     fn new() -> Self {
+        Self::with_shards(1)
+    }
+
+    fn with_shards(shards: u32) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = folder.path().join("store");
-        let ground = Self { _folder: folder, path };
+        let ground = Self { _folder: folder, path, shards };
         ground.format();
         ground
     }
 
     fn format(&self) {
-        let options = FormatOptions::sized(STORE_BYTES).shards(1).extent_bytes(16 << 20).replace();
+        let options = FormatOptions::sized(STORE_BYTES).shards(self.shards).extent_bytes(16 << 20).replace();
         Store::format(&[&self.path], &options).unwrap();
     }
+
+    /// A core for each shard.
+    fn open(&self) -> Store {
+        Store::open(&self.path, &Options::default().cores(self.shards)).unwrap()
+    }
+
+    fn superblocks(&self) -> Vec<u8> {
+        let mut bytes = vec![0; SUPERBLOCK_AREA_BYTES as usize];
+        File::open(&self.path).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    fn put_back(&self, superblocks: &[u8]) {
+        let file = File::options().write(true).open(&self.path).unwrap();
+        file.write_all_at(superblocks, 0).unwrap();
+        file.sync_all().unwrap();
+    }
+}
+
+/// Payload to go through.
+fn full_bytes() -> u64 {
+    let is_small = std::env::var_os("CORELOG_BENCH_SMALL").is_some();
+    // `cargo bench` says `--bench`; without it criterion only tests.
+    let says = |flag: &str| std::env::args().any(|argument| argument == flag);
+    if is_small || says("--test") || !says("--bench") { FULL_BYTES_SMALL } else { FULL_BYTES }
+}
+
+/// Appends this much payload, the shards in turn, and gives how many records that were.
+fn fill(store: &Store, bytes: u64) -> u64 {
+    let payload = vec![0x5a; RECORD_BYTES];
+    let records = bytes / RECORD_BYTES as u64;
+    for _ in 0..records {
+        store.append_to(Route::RoundRobin, &payload).unwrap();
+    }
+    store.sync().unwrap();
+    records
 }
 
 fn open(path: &Path, append: AppendPath) -> Store {
@@ -144,15 +193,64 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
+/// All records of one shard in their order, and of two shards by time.
+fn scan(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scan/1 KiB");
+    group.throughput(Throughput::Bytes(full_bytes()));
+    for shards in [1, 2] {
+        let ground = Ground::with_shards(shards);
+        let store = ground.open();
+        let records = fill(&store, full_bytes());
+        group.bench_function(BenchmarkId::new("shards", shards), |bencher| {
+            bencher.iter(|| {
+                let seen = match shards {
+                    1 => store.scan(ShardId(0)).unwrap().map(Result::unwrap).map(black_box).count(),
+                    _ => store.scan_all().unwrap().map(Result::unwrap).map(black_box).count(),
+                };
+                assert_eq!(seen as u64, records);
+            });
+        });
+        store.close().unwrap();
+    }
+    group.finish();
+}
+
+/// Opening a store that was closed, and one as a killed process leaves it, whose frames all have to be found.
 fn recovery(criterion: &mut Criterion) {
-    let ground = Ground::new();
-    let store = open(&ground.path, AppendPath::Direct);
-    filled(&store);
-    store.close().unwrap();
-    drop(store);
-    criterion.bench_function("open and close", |bencher| {
-        bencher.iter(|| open(&ground.path, AppendPath::Direct).close().unwrap());
-    });
+    let mut group = criterion.benchmark_group("open");
+    for shards in [1, 2] {
+        let ground = Ground::with_shards(shards);
+        let store = ground.open();
+        let records = fill(&store, full_bytes());
+        // The superblock of an open store says so: put back, it is all that tells a closed store from one whose
+        // process was killed when everything was durable.
+        let superblocks = ground.superblocks();
+        store.close().unwrap();
+        drop(store);
+        let timed_open = |clean: bool| {
+            let start = Instant::now();
+            let store = ground.open();
+            let taken = start.elapsed();
+            let recovery = store.recovery();
+            assert_eq!(recovery.clean, clean);
+            assert!(clean || recovery.shards.iter().map(|shard| shard.records).sum::<u64>() == records);
+            store.close().unwrap();
+            taken
+        };
+        group.bench_function(BenchmarkId::new("closed, shards", shards), |bencher| {
+            bencher.iter_custom(|opens| (0..opens).map(|_| timed_open(true)).sum());
+        });
+        group.bench_function(BenchmarkId::new("not closed, shards", shards), |bencher| {
+            bencher.iter_custom(|opens| {
+                let open = |_| {
+                    ground.put_back(&superblocks);
+                    timed_open(false)
+                };
+                (0..opens).map(open).sum()
+            });
+        });
+    }
+    group.finish();
 }
 
 criterion_group! {
@@ -161,6 +259,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(10);
-    targets = append, durable, read, bytes_out, recovery
+    targets = append, durable, read, scan, bytes_out, recovery
 }
 criterion_main!(benches);
