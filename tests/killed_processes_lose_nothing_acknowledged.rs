@@ -11,6 +11,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc,
     time::Duration,
 };
 
@@ -59,6 +60,7 @@ fn say(line: &str) {
 fn child() {
     let Ok(argument) = std::env::var(CHILD) else { return };
     let (seed, path) = argument.split_once(' ').unwrap();
+    say("begins\n");
     let Ok(seed) = seed.parse::<u64>() else {
         Store::format(&[path], &format()).unwrap();
         return say("formatted\n");
@@ -94,7 +96,8 @@ fn append_for_ever(store: &Store, seed: u64, thread: u64) {
 /// What a child said before it was killed.
 #[derive(Default)]
 struct Told {
-    has_begun: bool,
+    /// It had opened, or formatted: what comes after the beginning.
+    is_through: bool,
     buffered: Vec<(u64, Address)>,
     kept: Vec<(u64, Address)>,
     written: u64,
@@ -105,7 +108,7 @@ impl Told {
     fn hear(&mut self, line: &str) -> Option<()> {
         let mut words = line.split(' ');
         let (first, name, address) = (words.next()?, words.next(), words.next());
-        self.has_begun |= matches!(first, "opened" | "formatted");
+        self.is_through |= matches!(first, "opened" | "formatted");
         let record = (name?.parse().ok()?, address?.parse().ok()?);
         match first {
             "buffered" => self.buffered.push(record),
@@ -130,17 +133,23 @@ fn start(what: &str, path: &Path) -> Child {
         .unwrap()
 }
 
-/// Runs a child for a while, kills it, and gives what it said.
+/// Runs a child for a while from where it begins its work, kills it, and gives what it said.
 fn live_and_die(what: &str, path: &Path, after: Duration) -> Told {
     let mut child = start(what, path);
     let output = BufReader::new(child.stdout.take().unwrap());
+    let (has_begun, begins) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut told = Told::default();
         for line in output.lines().map_while(Result::ok) {
+            // The harness prints the name of the test on the same line, in front.
+            if line.ends_with("begins") {
+                has_begun.send(()).unwrap();
+            }
             let _other_lines_are_the_harness = told.hear(&line);
         }
         told
     });
+    begins.recv_timeout(Duration::from_secs(60)).unwrap();
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -165,7 +174,7 @@ struct Tally {
 /// A format that is killed leaves what is no store, or a whole empty one.
 fn kill_in_format(path: &Path, random: &mut Random, tally: &mut Tally) {
     let told = live_and_die("format", path, Duration::from_micros(random.below(60_000)));
-    tally.in_format += u64::from(!told.has_begun);
+    tally.in_format += u64::from(!told.is_through);
     match Store::open(path, &options(1)) {
         Ok(store) => {
             let mut records = store.shards().iter().flat_map(|shard| store.scan(shard.id()).unwrap());
@@ -173,7 +182,7 @@ fn kill_in_format(path: &Path, random: &mut Random, tally: &mut Tally) {
             drop(records);
             store.close().unwrap();
         }
-        Err(OpenError::Superblock { .. } | OpenError::Device(_)) if !told.has_begun => {}
+        Err(OpenError::Superblock { .. } | OpenError::Device(_)) if !told.is_through => {}
         Err(error) => panic!("after a killed format: {error:?}"),
     }
     let _was_never_made = std::fs::remove_file(path);
@@ -202,13 +211,13 @@ fn what_was_acknowledged_is_there_after_every_kill() {
             kill_in_format(&folder.path().join("formatted"), &mut random, &mut tally);
             continue;
         }
-        // Every third is to die while it opens, which takes some milliseconds; the others after up to thousands of groups.
-        let bound_us = if random.below(3) == 0 { 12_000 } else { 250_000 };
+        // Every third is to die while it opens, which takes some milliseconds; the others after thousands of groups.
+        let bound_us = if random.below(3) == 0 { 10_000 } else { 250_000 };
         // 16 bits of a seed name a life; names of records carry it.
         let seed = (first + kill) & 0xffff;
         let told = live_and_die(&seed.to_string(), &path, Duration::from_micros(random.below(bound_us)));
-        tally.in_open += u64::from(!told.has_begun);
-        tally.in_append += u64::from(told.has_begun);
+        tally.in_open += u64::from(!told.is_through);
+        tally.in_append += u64::from(told.is_through);
         tally.buffered += told.buffered.len() as u64;
         (tally.written, tally.durable) = (tally.written + told.written, tally.durable + told.durable);
         acknowledged.extend(told.kept);

@@ -9,7 +9,7 @@ use corelog_shards::{
         Device, Errno, Operation, Token, WriteSync,
         file::{CreateOptions, DeviceFile},
         threads::{ThreadsDevice, ThreadsOptions},
-        uring::{UringDevice, UringOptions},
+        uring::{Completing, UringDevice, UringOptions},
     },
     ids::DeviceIndex,
     memory::{BufferPool, PooledBuffer},
@@ -123,6 +123,49 @@ fn interrupted_calls_are_invisible_with_threads() {
     let folder = folder();
     let mut device = ThreadsDevice::new(vec![file(folder.path())], ThreadsOptions::default()).unwrap();
     storm(&mut device);
+}
+
+/// More completions at once than the queue has room for: the kernel keeps them back, the bell's own poll ends, and nobody
+/// above sees it.
+#[test]
+fn a_completion_queue_that_overflows_loses_no_completion_and_no_bell() {
+    const DEPTH: u32 = 2;
+    let folder = folder();
+    let file = file(folder.path());
+    for completing in [Completing::Interrupting, Completing::Cooperative, Completing::Deferred] {
+        let options = UringOptions { depth: DEPTH, completing, ..UringOptions::default() };
+        let mut device = UringDevice::new(vec![Arc::clone(&file)], options).unwrap();
+        let bell = device.bell();
+        let mut completions = Vec::new();
+        for round in 0..20_u64 {
+            device.poll(&mut completions).unwrap();
+            for number in 0..u64::from(DEPTH) {
+                let buffer = PooledBuffer::alone(BLOCK).unwrap();
+                let read = Operation::Read { device: DeviceIndex(0), offset: 0, buffer };
+                device.submit(Token(round << 8 | number), read).unwrap();
+            }
+            // Each ring is an entry of the queue, which has room for four.
+            for _ in 0..50 {
+                bell.prepare_sleep();
+                bell.ring();
+            }
+            completions.clear();
+            while device.in_flight() > 0 {
+                device.wait(Some(Duration::from_secs(20)), &mut completions).unwrap();
+            }
+            assert_eq!(completions.len(), DEPTH as usize);
+            // Rings of before may end a wait or two; a new one ends the wait after them.
+            for _ in 0..3 {
+                device.wait(Some(Duration::ZERO), &mut completions).unwrap();
+            }
+            let wakes = device.counters().wakes;
+            bell.prepare_sleep();
+            bell.ring();
+            device.wait(Some(Duration::from_secs(20)), &mut completions).unwrap();
+            assert!(device.counters().wakes > wakes, "{completing:?}: the bell is deaf");
+        }
+        println!("{completing:?}: {:?}", device.counters());
+    }
 }
 
 /// An ordinary user has little memory to pin: I/O goes on without registered buffers, and the grants say so.

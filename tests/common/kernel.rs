@@ -1,9 +1,16 @@
-//! What the host can do to a whole store: fork it, shut down the file system below it.
+//! What the host can do to a whole store: fork it, interrupt it, shut down the file system below it.
 //!
 //! This file holds unsafe code.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::{fs::File, io, os::fd::AsRawFd, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// `EXT4_IOC_SHUTDOWN`, which is `XFS_IOC_GOINGDOWN` too: `_IOR('X', 125, __u32)`.
 const SHUTDOWN: libc::c_ulong = 0x8004_587d;
@@ -40,4 +47,50 @@ pub fn in_fork(work: impl FnOnce() -> bool) -> i32 {
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(waited, child);
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 }
+}
+
+/// Sends SIGALRM to every thread of the process again and again while `work` runs, and gives how many arrived. Calls that
+/// a signal interrupts are not restarted by the kernel.
+pub fn in_a_storm_of_alarms<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    static ARRIVED: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn count(_signal: libc::c_int) {
+        ARRIVED.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: all zeros is an action: no flags, so that calls are not restarted, and no signals blocked.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int) = count;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // SAFETY: the action outlives the call, and its handler only counts, which is safe at any moment.
+    let set = unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    let is_over = AtomicBool::new(false);
+    let before = ARRIVED.load(Ordering::Relaxed);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                alarm_everyone();
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        is_over.store(true, Ordering::Relaxed);
+        result
+    });
+    let arrived = ARRIVED.load(Ordering::Relaxed) - before;
+    match result {
+        Ok(result) => (result, arrived),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn alarm_everyone() {
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let Ok(thread) = thread.unwrap().file_name().to_string_lossy().parse::<libc::c_long>() else {
+            continue;
+        };
+        let process = libc::c_long::from(std::process::id() as i32);
+        // SAFETY: three numbers; a thread that has ended meanwhile is an error that nobody minds.
+        let _ended =
+            unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::c_long::from(libc::SIGALRM)) };
+    }
 }
