@@ -112,6 +112,11 @@ mutants! {
     CopyIgnoresWriters,
     /// What frame numbers are relative to is read without order.
     OldestRelaxed,
+    /// Mail that comes as its core ends stays in the box for ever.
+    MailLeftByTheDead,
+    /// A change of room is counted before those who wait for it are taken, so that one who has seen it is taken too, and
+    /// sleeps on without a waker.
+    RoomCountedEarly,
 }
 
 impl Mutant {
@@ -130,7 +135,9 @@ impl Mutant {
             | Self::FlushLooksTwice
             | Self::CloseWakesNobody
             | Self::CloseWithoutSeal
-            | Self::CopyIgnoresWriters => {
+            | Self::CopyIgnoresWriters
+            | Self::MailLeftByTheDead
+            | Self::RoomCountedEarly => {
                 Some("it needs a thread that sleeps within a step: a test of `ways` or a loom model finds it")
             }
             Self::WakePerRing | Self::LingerWhileBusy | Self::SpinWhileBusy => {

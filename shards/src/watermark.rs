@@ -181,8 +181,18 @@ impl RoomWaiters {
 
     /// Owner: there is room, or there never will be.
     pub(crate) fn publish(&self, woken: &mut Vec<Waker>) {
-        self.changes.fetch_add(1, Ordering::Release);
-        woken.append(&mut lock(&self.waiters));
+        let counted_early = mutant::is_active(Mutant::RoomCountedEarly);
+        if counted_early {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        let mut waiters = lock(&self.waiters);
+        // Within the lock, so that nobody is taken for a change that it has seen already: it would find nothing new, and
+        // believe that its waker is still here.
+        if !counted_early {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        woken.append(&mut waiters);
+        drop(waiters);
         woken.drain(..).for_each(Waker::wake);
     }
 }
