@@ -4,22 +4,16 @@ use crate::{
     error::WaitError,
     store::{Store, block::Sleeper},
 };
+pub use corelog_shards::waiting::Reached;
 use corelog_shards::{
     address::Address,
-    failure::ShardFailure,
     ids::{FrameNumber, ShardId},
     ring::reservation::Placed,
     shard::Shard,
     watermark::Durability,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 /// What an append returns: the record's address, which is final, and the frame to wait for. It is a plain value that
 /// borrows the store; [`Ticket::id`] gives one that can be kept apart from it.
@@ -121,54 +115,6 @@ impl<'store> Ticket<'store> {
             durability,
             registered: None,
             has_asked: false,
-        }
-    }
-}
-
-/// Resolves when a frame has reached a durability, or its shard has failed. Never allocates in the steady state.
-#[derive(Debug)]
-#[must_use = "a future does nothing unless it is polled"]
-pub struct Reached<'store> {
-    shard: &'store Shard,
-    frame: FrameNumber,
-    durability: Durability,
-    /// The waker that was left with the watermark.
-    registered: Option<Waker>,
-    has_asked: bool,
-}
-
-impl<'store> Reached<'store> {
-    pub(crate) const fn of(shard: &'store Shard, frame: FrameNumber, durability: Durability) -> Self {
-        Self { shard, frame, durability, registered: None, has_asked: false }
-    }
-}
-
-impl Future for Reached<'_> {
-    type Output = Result<(), ShardFailure>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let Some(mark) = this.shard.mark(this.durability) else { return Poll::Ready(Ok(())) };
-        if mark.has(this.frame) {
-            return Poll::Ready(Ok(()));
-        }
-        let is_known = this.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
-        if !is_known {
-            if mark.register(this.frame, context.waker()) {
-                return Poll::Ready(Ok(()));
-            }
-            this.registered = Some(context.waker().clone());
-        }
-        if !this.has_asked {
-            // After registering, so that the answer finds us.
-            this.shard.request(this.frame, this.durability);
-            this.has_asked = true;
-        }
-        // A failure wakes whoever is registered by then; one before that is seen here.
-        match this.shard.failure() {
-            Some(failure) if !mark.has(this.frame) => Poll::Ready(Err(failure)),
-            Some(_) => Poll::Ready(Ok(())),
-            None => Poll::Pending,
         }
     }
 }

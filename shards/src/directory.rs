@@ -7,17 +7,16 @@ use crate::{
     format::checksum::StoreSeed,
     ids::{CoreId, ShardId, SlotIndex},
     layout::Layout,
+    mutant::{self, Mutant},
     park::Bell,
     reads::{self, ReadError},
     requests::Responder,
     shard::Shard,
+    sync::{self, AtomicBool, Ordering, fence},
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering, fence},
-};
+use std::sync::{Arc, atomic::AtomicU64 as PlainU64};
 
 /// What is sent to a core.
 #[derive(Debug)]
@@ -72,17 +71,17 @@ pub struct CoreHandle {
 #[derive(Debug, Default)]
 pub struct CoreCounters {
     /// Turns run.
-    pub turns: AtomicU64,
+    pub turns: PlainU64,
     /// Sleeps in the kernel.
-    pub sleeps: AtomicU64,
+    pub sleeps: PlainU64,
     /// Mail taken.
-    pub mail: AtomicU64,
+    pub mail: PlainU64,
     /// Records read from the device.
-    pub device_reads: AtomicU64,
+    pub device_reads: PlainU64,
     /// Records read from a ring.
-    pub ring_reads: AtomicU64,
+    pub ring_reads: PlainU64,
     /// Device syncs issued.
-    pub syncs: AtomicU64,
+    pub syncs: PlainU64,
 }
 
 /// Mail that was not taken; it comes back.
@@ -122,12 +121,13 @@ impl CoreHandle {
         if self.is_dead() || self.is_forked() {
             return Err(MailError::Dead(mail));
         }
+        sync::let_others_run();
         match self.mailbox.try_send(mail) {
             Ok(()) => {
                 self.bell.ring();
                 // Pairs with the fence in `set_dead`: either the core sees this mail, or we see that it is dead.
                 fence(Ordering::SeqCst);
-                if self.is_dead() {
+                if self.is_dead() && !mutant::is_active(Mutant::MailLeftByTheDead) {
                     self.drop_mail();
                 }
                 Ok(())
@@ -217,3 +217,7 @@ impl Directory {
         self.extents.ordinal(extent) < self.extents.ordinal(last_extent)
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "directory_loom_tests.rs"]
+mod loom_tests;

@@ -4,9 +4,9 @@ use crate::{
     device::{DeviceBroken, Errno, Verb},
     ids::{CoreId, DeviceIndex, FrameNumber, ShardId, SlotIndex},
     limits::DEVICES_MAX,
-    sync::{AtomicBool, Ordering},
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering},
 };
-use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
+use std::sync::PoisonError;
 
 /// The fault that stopped a shard. The shard acknowledges nothing after it; other shards run on, and what was
 /// durable can still be read.

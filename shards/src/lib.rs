@@ -38,6 +38,7 @@ mod sync;
 mod token;
 #[cfg(test)]
 mod twins;
+pub mod waiting;
 pub mod watermark;
 #[cfg(all(test, not(loom)))]
 #[expect(clippy::unwrap_used, reason = "tests")]

@@ -14,7 +14,10 @@ use loom::{
     },
     thread,
 };
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Wake, Waker},
+};
 
 /// The kernel's part: a count of wakes that a sleeper waits for.
 #[derive(Default)]
@@ -120,4 +123,50 @@ fn want_against_parking() {
 fn loom_want_against_parking() {
     holds(want_against_parking);
     breaks(Mutant::RingWithoutFence, "deadlock", want_against_parking);
+}
+
+/// A core that is a task of an executor: its waker, beside the kernel's sleeper that nobody may wake then.
+#[derive(Default)]
+struct Task(Sleep);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        Wakeup::wake(&self.0);
+    }
+}
+
+/// Would have found a core on an executor that nobody polls again although work was given to it, twice.
+fn wake_against_a_parking_task() {
+    let kernel = Arc::new(Sleep::default());
+    let bell = Arc::new(Bell::new(kernel.clone()));
+    let work = Arc::new(AtomicU32::new(0));
+    let givers: Vec<_> = (0..2)
+        .map(|_| {
+            let (bell, work) = (Arc::clone(&bell), Arc::clone(&work));
+            thread::spawn(move || {
+                work.fetch_add(1, Ordering::Relaxed);
+                bell.ring();
+            })
+        })
+        .collect();
+    started();
+    let mut seen = 0;
+    while seen < 2 {
+        let task = Arc::new(Task::default());
+        bell.leave_waker(&Waker::from(Arc::clone(&task)));
+        if bell.may_sleep(|| work.load(Ordering::Relaxed) > seen) {
+            assert_eq!(task.0.sleep(), 1, "woken more than once");
+            bell.awake();
+        }
+        bell.forget_waker();
+        seen = work.load(Ordering::Relaxed);
+    }
+    givers.into_iter().for_each(|giver| giver.join().unwrap());
+}
+
+#[test]
+fn loom_wake_against_a_parking_task() {
+    holds(wake_against_a_parking_task);
+    breaks(Mutant::RingWithoutFence, "deadlock", wake_against_a_parking_task);
+    breaks(Mutant::SleepWithoutSecondLook, "deadlock", wake_against_a_parking_task);
 }

@@ -3,14 +3,16 @@
 //! The asker keeps a [`Pending`], the answerer a [`Responder`]; between them lies one entry of a sharded slab. A
 //! dropped responder answers [`Reply::CoreDead`]; a dropped pending makes the answer go nowhere.
 
-use crate::{memory::PooledBuffer, reads::ReadError, ring::reservation::Placed, shard::ShardRefusal};
+use crate::{
+    memory::PooledBuffer, reads::ReadError, ring::reservation::Placed, shard::ShardRefusal, sync::Mutex,
+};
 use bytes::Bytes;
 use sharded_slab::Slab;
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
 

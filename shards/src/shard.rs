@@ -12,14 +12,11 @@ use crate::{
         Refusal, Ring,
         reservation::{Placed, Reservation},
     },
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering},
     watermark::{Durability, Mark, RoomWaiters, Watermarks},
 };
 use crossbeam_utils::CachePadded;
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicBool, AtomicU64 as PlainU64},
-};
+use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as PlainU64};
 
 /// Counters of a shard since it was opened. Written by its owner, read by anyone; each is exact, together they are
 /// of a moment ago.

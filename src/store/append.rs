@@ -18,6 +18,7 @@ use corelog_shards::{
     requests::{Pending, Reply},
     ring::reservation::Reservation,
     shard::{Shard, ShardRefusal},
+    waiting::Room,
 };
 use std::{
     future::Future,
@@ -206,39 +207,6 @@ impl<'store> Filling<'store> {
     pub fn commit(self) -> Ticket<'store> {
         let placed = self.reservation.commit(RecordKind::DATA, RecordFlags::NONE);
         Ticket::new(self.store, self.shard, placed)
-    }
-}
-
-/// Resolves when the ring of a shard has changed since `seen`.
-#[derive(Debug)]
-pub struct Room<'store> {
-    shard: &'store Shard,
-    seen: u64,
-    registered: Option<Waker>,
-}
-
-impl<'store> Room<'store> {
-    const fn new(shard: &'store Shard, seen: u64) -> Self {
-        Self { shard, seen, registered: None }
-    }
-}
-
-impl Future for Room<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        if this.shard.room().changes() != this.seen {
-            return Poll::Ready(());
-        }
-        let is_known = this.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
-        if !is_known {
-            if this.shard.room().register(this.seen, context.waker()) {
-                return Poll::Ready(());
-            }
-            this.registered = Some(context.waker().clone());
-        }
-        Poll::Pending
     }
 }
 

@@ -112,12 +112,18 @@ fn models_run_the_shipped_types() {
         "park.rs",
         "watermark.rs",
         "extents.rs",
+        "waiting.rs",
     ] {
         assert_eq!(bypasses(&read(file)), [""; 0], "{file}");
     }
-    for file in
-        ["ring/loom_tests.rs", "park_loom_tests.rs", "watermark_loom_tests.rs", "extents_loom_tests.rs"]
-    {
+    for file in [
+        "ring/loom_tests.rs",
+        "park_loom_tests.rs",
+        "watermark_loom_tests.rs",
+        "extents_loom_tests.rs",
+        "directory_loom_tests.rs",
+        "ways/many_threads.rs",
+    ] {
         let source = read(file);
         assert_eq!(copies(&source), [""; 0], "{file}");
         assert!(source.contains("breaks(Mutant::"), "{file} has no broken twin");

@@ -5,6 +5,8 @@ mod acceptance;
 mod completing;
 mod durability;
 mod ending;
+#[cfg(shuttle)]
+mod many_threads;
 mod placing;
 
 use crate::{
@@ -46,11 +48,12 @@ struct Options {
     order: FrameOrder,
     linger: Option<Duration>,
     depth: u32,
+    mailbox: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { order: FrameOrder::TailLocalised, linger: None, depth: 64 }
+        Self { order: FrameOrder::TailLocalised, linger: None, depth: 64, mailbox: 16 }
     }
 }
 
@@ -106,7 +109,7 @@ impl World {
         let seed = StoreSeed::new(STORE);
         let owner = open_shard(&mut device, context, seed, ring, 0, resume).unwrap();
         let shard = Arc::clone(owner.shared());
-        let (handle, mailbox) = CoreHandle::new(CoreId(0), Arc::clone(shard.ring().bell()), 16);
+        let (handle, mailbox) = CoreHandle::new(CoreId(0), Arc::clone(shard.ring().bell()), options.mailbox);
         let core = Core::new(CoreSetup {
             device: Box::new(device),
             handle,
