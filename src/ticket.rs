@@ -109,12 +109,6 @@ impl<'store> Ticket<'store> {
 
     /// A future of the same, for any executor. It may be dropped at any time; the record stays where it is.
     pub fn reached(&self, durability: Durability) -> Reached<'store> {
-        Reached {
-            shard: self.shard,
-            frame: self.placed.frame,
-            durability,
-            registered: None,
-            has_asked: false,
-        }
+        Reached::of(self.shard, self.placed.frame, durability)
     }
 }

@@ -13,7 +13,8 @@ pub(crate) mod superblocks;
 mod warnings;
 
 pub use self::core::Core;
-pub use append::{Filling, Room};
+pub use append::Filling;
+pub use corelog_shards::waiting::Room;
 pub use format::{Formatted, format};
 pub use seat::{CoreGrants, Seat};
 pub use warnings::DeviceWarning;
