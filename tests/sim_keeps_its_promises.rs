@@ -27,7 +27,7 @@ fn honest() -> Faults {
 }
 
 /// Each broke a promise once; what was wrong is said beside it.
-const STORIES: [(u64, &str); 11] = [
+const STORIES: [(u64, &str); 12] = [
     (1158, "a first extent header that was cut short kept the store from opening"),
     (1241, "a late write over the last frame of a closed store was taken for it"),
     (1650, "a cut frame came back beside the one that had replaced it in the next extent"),
@@ -42,6 +42,7 @@ const STORIES: [(u64, &str); 11] = [
         383_742_465_095,
         "as 1158, and the extent had been claimed again since: its frames kept the store from opening",
     ),
+    (384_315_753_680, "half a header behind the end of a closed log, older than an earlier crash, was a torn tail"),
 ];
 
 #[test]

@@ -374,6 +374,8 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             highest_seen: seen.highest,
         };
         let (error, lost) = match decision {
+            // What an interrupted write of an earlier open left behind the end of a closed log is nobody's tail.
+            Decision::CutTornTail | Decision::CutUncertainTail if ends_clean => (None, TailKind::Clean),
             Decision::CutTornTail => (None, TailKind::TornTail),
             Decision::CutUncertainTail => (None, TailKind::TailUncertain),
             Decision::FailCorrupt | Decision::FailLostWrite | Decision::FailMisdirected => {
