@@ -42,7 +42,10 @@ const STORIES: [(u64, &str); 12] = [
         383_742_465_095,
         "as 1158, and the extent had been claimed again since: its frames kept the store from opening",
     ),
-    (384_315_753_680, "half a header behind the end of a closed log, older than an earlier crash, was a torn tail"),
+    (
+        384_315_753_680,
+        "half a header behind the end of a closed log, older than an earlier crash, was a torn tail",
+    ),
 ];
 
 #[test]
