@@ -6,7 +6,7 @@
 
 use crate::{
     device::{Completion, Device, DeviceBroken, Errno, Instant, Operation},
-    directory::{CoreHandle, Directory, Mail},
+    directory::{CoreHandle, Directory, Mail, WhenFull},
     failure::ShardFailure,
     ids::{CoreId, DeviceIndex, FrameNumber, ShardId},
     memory::BufferPool,
@@ -54,6 +54,7 @@ pub enum Turn {
 struct WaitingAppend {
     shard: ShardId,
     payload: Bytes,
+    when_full: WhenFull,
     responder: Responder,
 }
 
@@ -81,6 +82,8 @@ pub struct Core {
     /// Syncs of a round that the queue had no room for.
     held_syncs: Vec<DeviceIndex>,
     completions: Vec<Completion>,
+    /// Wakers on their way; empty between uses, with its memory.
+    woken: Vec<Waker>,
     /// The bell has a waker of the executor that drives the core.
     has_left_waker: bool,
     is_closing: bool,
@@ -127,6 +130,7 @@ impl Core {
             sync: SyncRound::default(),
             held_syncs: Vec::new(),
             completions: Vec::new(),
+            woken: Vec::new(),
             has_left_waker: false,
             is_closing: false,
             is_closed: false,
@@ -294,28 +298,33 @@ impl Core {
     }
 
     fn take_mail(&mut self) -> bool {
-        let mut progress = self.append_waiting();
-        for _ in 0..MAIL_PER_TURN_MAX {
-            if !self.can_take_mail() {
-                break;
-            }
+        let progress = self.append_waiting();
+        let mut taken = 0;
+        while taken < MAIL_PER_TURN_MAX && self.can_take_mail() {
             let Ok(mail) = self.mailbox.try_recv() else { break };
             self.handle.counters.mail.fetch_add(1, Ordering::Relaxed);
-            progress = true;
+            taken += 1;
             self.deliver(mail);
         }
-        progress
+        if taken > 0 {
+            self.handle.room().publish(&mut self.woken);
+        }
+        progress || taken > 0
     }
 
     fn deliver(&mut self, mail: Mail) {
         match mail {
-            Mail::Append { shard, payload, responder } => {
-                let append = WaitingAppend { shard, payload, responder };
+            Mail::Append { shard, payload, when_full, responder } => {
+                let append = WaitingAppend { shard, payload, when_full, responder };
                 // Not before those that wait already: the order of one sender is kept.
-                if self.waiting.iter().any(|other| other.shard == shard) {
-                    self.waiting.push_back(append);
-                } else if let Some(full) = self.append(append) {
-                    self.waiting.push_back(full);
+                let is_behind_others = self.waiting.iter().any(|other| other.shard == shard);
+                let full = if is_behind_others { Some(append) } else { self.append(append) };
+                match full {
+                    Some(full) if full.when_full == WhenFull::Refuse => {
+                        full.responder.answer(Reply::Appended(Err((ShardRefusal::Full, full.payload))));
+                    }
+                    Some(full) => self.waiting.push_back(full),
+                    None => {}
                 }
             }
             read @ (Mail::Read { .. } | Mail::Run { .. }) => {
@@ -336,11 +345,11 @@ impl Core {
 
     /// Appends for a sender elsewhere; gives the append back if the ring has no room now.
     fn append(&mut self, append: WaitingAppend) -> Option<WaitingAppend> {
-        let WaitingAppend { shard, payload, responder } = append;
+        let WaitingAppend { shard, payload, when_full, responder } = append;
         let owner = self.shards.iter().find(|owner| owner.shared().id() == shard)?;
         match owner.shared().try_append(&payload) {
             Ok(placed) => responder.answer(Reply::Appended(Ok(placed))),
-            Err(ShardRefusal::Full) => return Some(WaitingAppend { shard, payload, responder }),
+            Err(ShardRefusal::Full) => return Some(WaitingAppend { shard, payload, when_full, responder }),
             Err(refusal) => responder.answer(Reply::Appended(Err((refusal, payload)))),
         }
         None

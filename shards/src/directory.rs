@@ -13,6 +13,7 @@ use crate::{
     requests::Responder,
     shard::Shard,
     sync::{self, AtomicBool, Ordering, fence},
+    watermark::RoomWaiters,
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -27,6 +28,8 @@ pub enum Mail {
         shard: ShardId,
         /// The payload.
         payload: Bytes,
+        /// What to do if the shard's ring has no room.
+        when_full: WhenFull,
         /// Gets [`crate::requests::Reply::Appended`].
         responder: Responder,
     },
@@ -53,6 +56,15 @@ pub enum Mail {
     Panic,
 }
 
+/// What a core does with an append that its ring has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Appends it once there is room.
+    Wait,
+    /// Hands it back.
+    Refuse,
+}
+
 /// The outside of a core.
 #[derive(Debug)]
 pub struct CoreHandle {
@@ -60,6 +72,8 @@ pub struct CoreHandle {
     mailbox: Sender<Mail>,
     /// For the mail that a dead core did not take: a channel keeps it as long as there is a sender.
     unread: Receiver<Mail>,
+    /// Tasks that wait for room in the mailbox.
+    room: RoomWaiters,
     bell: Arc<Bell>,
     is_dead: AtomicBool,
     birthplace: Birthplace,
@@ -102,6 +116,7 @@ impl CoreHandle {
             id,
             mailbox,
             unread: receiver.clone(),
+            room: RoomWaiters::default(),
             bell,
             birthplace: Birthplace::here(),
             is_dead: AtomicBool::new(false),
@@ -140,6 +155,18 @@ impl CoreHandle {
         }
     }
 
+    /// Those who wait for room in the mailbox: told whenever the core has taken mail, and when it has died.
+    #[must_use]
+    pub const fn room(&self) -> &RoomWaiters {
+        &self.room
+    }
+
+    /// True if the mailbox had room at this moment.
+    #[must_use]
+    pub fn has_mailbox_room(&self) -> bool {
+        !self.mailbox.is_full()
+    }
+
     /// True once the core stopped, orderly or not.
     #[must_use]
     pub fn is_dead(&self) -> bool {
@@ -157,6 +184,7 @@ impl CoreHandle {
         self.is_dead.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         self.drop_mail();
+        self.room.publish(&mut Vec::new());
     }
 
     fn drop_mail(&self) {

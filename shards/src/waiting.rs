@@ -3,7 +3,12 @@
 //! Each looks, leaves its waker, and looks again; whoever moves what is waited for does it in the other order (see
 //! [`crate::watermark`]).
 
-use crate::{failure::ShardFailure, ids::FrameNumber, shard::Shard, watermark::Durability};
+use crate::{
+    failure::ShardFailure,
+    ids::FrameNumber,
+    shard::Shard,
+    watermark::{Durability, RoomWaiters},
+};
 use std::{
     future::Future,
     pin::Pin,
@@ -59,10 +64,10 @@ impl Future for Reached<'_> {
     }
 }
 
-/// Resolves when the ring of a shard has changed since `seen`.
+/// Resolves when the ring of a shard, or the mailbox of a core, has changed since `seen`.
 #[derive(Debug)]
 pub struct Room<'store> {
-    shard: &'store Shard,
+    waiters: &'store RoomWaiters,
     seen: u64,
     registered: Option<Waker>,
 }
@@ -71,7 +76,13 @@ impl<'store> Room<'store> {
     /// `seen` is what [`crate::watermark::RoomWaiters::changes`] said before the try that found no room.
     #[must_use]
     pub const fn new(shard: &'store Shard, seen: u64) -> Self {
-        Self { shard, seen, registered: None }
+        Self::of(shard.room(), seen)
+    }
+
+    /// The same, wherever the room is.
+    #[must_use]
+    pub const fn of(waiters: &'store RoomWaiters, seen: u64) -> Self {
+        Self { waiters, seen, registered: None }
     }
 }
 
@@ -80,12 +91,12 @@ impl Future for Room<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if this.shard.room().changes() != this.seen {
+        if this.waiters.changes() != this.seen {
             return Poll::Ready(());
         }
         let is_known = this.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
         if !is_known {
-            if this.shard.room().register(this.seen, context.waker()) {
+            if this.waiters.register(this.seen, context.waker()) {
                 return Poll::Ready(());
             }
             this.registered = Some(context.waker().clone());

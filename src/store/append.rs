@@ -1,31 +1,20 @@
-//! Appending: direct into the shard's ring, or routed by mail to its core.
+//! Appending: direct into the shard's ring. By mail to the shard's core: see `routed`.
 
-use super::{
-    Store,
-    block::{Pause, Sleeper},
-};
+use super::{Store, block::Sleeper};
 use crate::{
     error::{AppendError, Refused},
-    options::AppendPath,
     router::Route,
     ticket::Ticket,
 };
 use bytes::Bytes;
 use corelog_shards::{
-    directory::{Mail, MailError},
     format::record::{RecordFlags, RecordKind},
     ids::ShardId,
-    requests::{Pending, Reply},
     ring::reservation::Reservation,
     shard::{Shard, ShardRefusal},
     waiting::Room,
 };
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::Future, sync::Arc};
 
 impl Store {
     /// Appends to the local shard, waiting for room if there is none; see [`Store::append_to`].
@@ -40,7 +29,7 @@ impl Store {
     pub fn append_to(&self, route: Route, payload: &[u8]) -> Result<Ticket<'_>, AppendError> {
         let id = self.route(route);
         let shard = self.shard_or_error(id)?;
-        if self.options().append == AppendPath::Routed && self.driven_core().is_none() {
+        if self.is_routed() {
             return self.append_routed(shard, payload);
         }
         match shard.try_append(payload) {
@@ -50,7 +39,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::append_to`], but never waits: a full ring or mailbox is [`AppendError::Full`], with the payload.
+    /// As [`Store::append_to`], but never waits for room: a full ring or mailbox is [`AppendError::Full`], with the
+    /// payload. On the routed path it waits for the answer of the shard's core, which gives it in its next turn.
     pub fn try_append<P: AsRef<[u8]>>(&self, route: Route, payload: P) -> Result<Ticket<'_>, Refused<P>> {
         let id = self.route(route);
         let refused = |error, payload| Err(Refused { error, payload });
@@ -58,16 +48,24 @@ impl Store {
             Ok(shard) => shard,
             Err(error) => return refused(error, payload),
         };
+        if self.is_routed() {
+            return self.try_append_routed(shard, payload);
+        }
         match shard.try_append(payload.as_ref()) {
             Ok(placed) => Ok(Ticket::new(self, shard, placed)),
             Err(refusal) => refused(explain(id, refusal, payload.as_ref().len()), payload),
         }
     }
 
-    /// As [`Store::append_to`], as a future for any executor: it waits for room without blocking its thread.
+    /// As [`Store::append_to`], as a future for any executor: it waits for room, in the ring or on the routed path in
+    /// the mailbox, without blocking its thread. A future that is dropped before it is ready has appended nothing, or
+    /// on the routed path the record at most once.
     pub async fn append_async(&self, route: Route, payload: &[u8]) -> Result<Ticket<'_>, AppendError> {
         let id = self.route(route);
         let shard = self.shard_or_error(id)?;
+        if self.is_routed_to(id) {
+            return self.append_routed_async(shard, payload).await;
+        }
         loop {
             let seen = shard.room().changes();
             match shard.try_append(payload) {
@@ -90,7 +88,7 @@ impl Store {
             Ok(shard) => shard,
             Err(error) => return Err(Refused { error, payload }),
         };
-        Ok(Sent { store: self, shard, pending: self.mail(shard, payload)? })
+        self.send_to(shard, payload)
     }
 
     /// Claims room for a record of `length` bytes in the shard that `route` leads to, to be written in place. Never
@@ -132,52 +130,9 @@ impl Store {
             }
         }
     }
-
-    fn append_routed<'s>(&'s self, shard: &'s Shard, payload: &[u8]) -> Result<Ticket<'s>, AppendError> {
-        let mut payload = Bytes::copy_from_slice(payload);
-        let limit = self.stall();
-        let mut pause = Pause::until(limit);
-        let stalled = || AppendError::Stalled { shard: shard.id(), waited: limit.unwrap_or_default() };
-        loop {
-            match self.mail(shard, payload) {
-                Ok(pending) => {
-                    let mut sent = Sent { store: self, shard, pending };
-                    let answer = Sleeper::wait(&mut sent, limit).ok_or_else(stalled)?;
-                    return answer.map_err(|refused| refused.error);
-                }
-                Err(Refused { error: AppendError::Full { .. }, payload: back }) => payload = back,
-                Err(refused) => return Err(refused.error),
-            }
-            // The mailbox is full: its core is at work and needs the time more than we do.
-            if !pause.rest() {
-                return Err(stalled());
-            }
-        }
-    }
-
-    fn mail(&self, shard: &Shard, payload: Bytes) -> Result<Pending, Refused> {
-        let id = shard.id();
-        let Some(core) = self.inner.directory.core_of(id) else {
-            return Err(Refused { error: AppendError::CoreDead { shard: id }, payload });
-        };
-        let Some((pending, responder)) = self.requests().open() else {
-            return Err(Refused { error: AppendError::Full { shard: id }, payload });
-        };
-        let (error, mail) = match core.send(Mail::Append { shard: id, payload, responder }) {
-            Ok(()) => return Ok(pending),
-            Err(MailError::Full(mail)) => (AppendError::Full { shard: id }, mail),
-            Err(MailError::Dead(mail)) => {
-                (shard.failure().map_or(AppendError::Closed, AppendError::Failed), mail)
-            }
-        };
-        match mail {
-            Mail::Append { payload, .. } => Err(Refused { error, payload }),
-            _ => Err(Refused { error, payload: Bytes::new() }),
-        }
-    }
 }
 
-fn explain(shard: ShardId, refusal: ShardRefusal, bytes: usize) -> AppendError {
+pub(super) fn explain(shard: ShardId, refusal: ShardRefusal, bytes: usize) -> AppendError {
     match refusal {
         ShardRefusal::TooLarge { max } => AppendError::TooLarge { bytes: bytes as u64, max },
         ShardRefusal::Full => AppendError::Full { shard },
@@ -207,29 +162,5 @@ impl<'store> Filling<'store> {
     pub fn commit(self) -> Ticket<'store> {
         let placed = self.reservation.commit(RecordKind::DATA, RecordFlags::NONE);
         Ticket::new(self.store, self.shard, placed)
-    }
-}
-
-/// An append on its way to its core.
-struct Sent<'store> {
-    store: &'store Store,
-    shard: &'store Shard,
-    pending: Pending,
-}
-
-impl<'store> Future for Sent<'store> {
-    type Output = Result<Ticket<'store>, Refused>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let shard = self.shard.id();
-        Pin::new(&mut self.pending).poll(context).map(|reply| match reply {
-            Reply::Appended(Ok(placed)) => Ok(Ticket::new(self.store, self.shard, placed)),
-            Reply::Appended(Err((refusal, payload))) => {
-                Err(Refused { error: explain(shard, refusal, payload.len()), payload })
-            }
-            Reply::CoreDead | Reply::Record(_) | Reply::Run(_) => {
-                Err(Refused { error: AppendError::CoreDead { shard }, payload: Bytes::new() })
-            }
-        })
     }
 }

@@ -8,6 +8,7 @@ mod format;
 mod hosting;
 mod local;
 pub(crate) mod opening;
+mod routed;
 mod seat;
 pub(crate) mod superblocks;
 mod warnings;

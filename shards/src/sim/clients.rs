@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    directory::{Directory, Mail, MailError},
+    directory::{Directory, Mail, MailError, WhenFull},
     format::record::{RecordFlags, RecordKind},
     ids::{FrameNumber, ShardId},
     limits::record_bytes_max,
@@ -318,7 +318,8 @@ impl<'life> Client<'life> {
         let id = oracle.issue(shard, length);
         let mut payload = vec![0; length];
         fill(id, &mut payload);
-        match core.send(Mail::Append { shard, payload: Bytes::from(payload), responder }) {
+        let when_full = if id.is_multiple_of(3) { WhenFull::Refuse } else { WhenFull::Wait };
+        match core.send(Mail::Append { shard, payload: Bytes::from(payload), when_full, responder }) {
             Ok(()) => self.doing = Doing::Sent { id, pending },
             Err(MailError::Full(mail) | MailError::Dead(mail)) => {
                 oracle.gone(id);

@@ -8,7 +8,7 @@ use crate::{
         Errno, Verb,
         ram::{Effect, Fault},
     },
-    directory::{Mail, MailError},
+    directory::{Mail, MailError, WhenFull},
     ids::ShardId,
     mutant::Mutant,
     requests::{Reply, Requests},
@@ -183,8 +183,12 @@ fn many_senders_and_a_close() {
             thread::spawn(move || {
                 let bytes = payload(client, client);
                 let (pending, responder) = requests.open().expect("the table has room");
-                let mut mail =
-                    Mail::Append { shard: ShardId(0), payload: Bytes::from(bytes.clone()), responder };
+                let mut mail = Mail::Append {
+                    shard: ShardId(0),
+                    payload: Bytes::from(bytes.clone()),
+                    when_full: WhenFull::Wait,
+                    responder,
+                };
                 loop {
                     match handle.send(mail) {
                         Ok(()) => break,
