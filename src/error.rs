@@ -13,6 +13,7 @@ use corelog_shards::{
     ids::{CoreId, FrameNumber, ShardId},
     memory::MemoryError,
     open::OpenShardError,
+    opening::StoreFull,
     recovery::RecoveryError,
 };
 use std::{path::PathBuf, time::Duration};
@@ -76,6 +77,9 @@ pub enum OpenError {
     /// The log is damaged where it was durable.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// A shard has no room to go on. The term was not raised.
+    #[error(transparent)]
+    StoreFull(#[from] StoreFull),
     /// No memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),

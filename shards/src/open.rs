@@ -2,11 +2,12 @@
 
 use crate::{
     device::{Completion, Device, DeviceBroken, Errno, Operation, Token, WriteSync},
-    extents::Claim,
+    extents::{Claim, ExtentTable},
     format::{
         checksum::StoreSeed,
         extent_header::{ExtentHeader, ExtentState},
     },
+    geometry::Geometry,
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
     memory::{MemoryError, Placement, PooledBuffer, Region},
     mutant::{self, Mutant},
@@ -23,7 +24,7 @@ pub enum OpenShardError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// No extent is free for it.
-    #[error("no free extent for {0:?}: the store is full; grow it, or open it with fewer shards")]
+    #[error("no free extent for {0:?}: the store is full; it can be inspected, and copied into a larger one")]
     StoreFull(ShardId),
     /// Its first extent header could not be written.
     #[error("writing the extent header of {extent:?} for {shard:?} ({device:?}) failed: {errno}")]
@@ -59,6 +60,9 @@ pub struct ShardResume {
     pub extents: Vec<ExtentIndex>,
     /// How many of them hold frames.
     pub used_extents: usize,
+    /// The extent that it goes on in where those have no room, set aside for it in the table: its header is written
+    /// when the shard is opened.
+    pub claim: Option<Claim>,
 }
 
 impl ShardResume {
@@ -73,7 +77,28 @@ impl ShardResume {
             first_ordinal: ExtentOrdinal(0),
             extents: Vec::new(),
             used_extents: 0,
+            claim: None,
         }
+    }
+
+    /// Where the first frame goes without claiming anything: behind the last one, if a whole buffer fits there, or
+    /// into an extent that was claimed and not used.
+    pub(crate) fn first_slot(&self, geometry: &Geometry, buffer_bytes: u64) -> Option<SlotIndex> {
+        if mutant::is_active(Mutant::ReopenAtStart) {
+            return self.extents.first().map(|extent| geometry.first_frame_slot(*extent));
+        }
+        let fits = |slot: &SlotIndex| geometry.slots_left(*slot) * geometry.slot_bytes() >= buffer_bytes;
+        let unused = self.extents.get(self.used_extents);
+        self.next_slot.filter(fits).or_else(|| unused.map(|extent| geometry.first_frame_slot(*extent)))
+    }
+
+    /// Claims the extent that the shard goes on in. `None`: no extent is free.
+    pub(crate) fn claim(&self, extents: &ExtentTable, shards: u32) -> Option<Claim> {
+        extents.claim(self.shard, self.next_ordinal(), extents.home(self.shard, shards))
+    }
+
+    const fn next_ordinal(&self) -> ExtentOrdinal {
+        ExtentOrdinal(self.first_ordinal.0 + self.extents.len() as u64)
     }
 }
 
@@ -98,7 +123,7 @@ pub fn open_shard(
     mut resume: ShardResume,
 ) -> Result<ShardOwner, OpenShardError> {
     let memory = Region::new(ring.buffer_bytes as usize * ring.buffers as usize, ring.placement)?;
-    let first_slot = match first_slot(&context, &ring, &resume) {
+    let first_slot = match resume.first_slot(context.layout.geometry(), ring.buffer_bytes) {
         Some(slot) => slot,
         None => claim_first(device, &context, &mut resume)?,
     };
@@ -127,27 +152,14 @@ pub fn open_shard(
     Ok(ShardOwner::new(context, LocalShard(position), owner, start))
 }
 
-/// Where the first frame goes without claiming anything: behind the last one, if a whole buffer fits there, or into
-/// an extent that was claimed and not used.
-fn first_slot(context: &ShardContext, ring: &RingOptions, resume: &ShardResume) -> Option<SlotIndex> {
-    let geometry = context.layout.geometry();
-    if mutant::is_active(Mutant::ReopenAtStart) {
-        return resume.extents.first().map(|extent| geometry.first_frame_slot(*extent));
-    }
-    let fits = |slot: &SlotIndex| geometry.slots_left(*slot) * geometry.slot_bytes() >= ring.buffer_bytes;
-    let unused = resume.extents.get(resume.used_extents);
-    resume.next_slot.filter(fits).or_else(|| unused.map(|extent| geometry.first_frame_slot(*extent)))
-}
-
 fn claim_first(
     device: &mut dyn Device,
     context: &ShardContext,
     resume: &mut ShardResume,
 ) -> Result<SlotIndex, OpenShardError> {
-    let ordinal = ExtentOrdinal(resume.first_ordinal.0 + resume.extents.len() as u64);
-    let home = context.extents.home(resume.shard, context.shard_count);
-    let claim =
-        context.extents.claim(resume.shard, ordinal, home).ok_or(OpenShardError::StoreFull(resume.shard))?;
+    let ordinal = resume.next_ordinal();
+    let claim = resume.claim.take().or_else(|| resume.claim(&context.extents, context.shard_count));
+    let claim = claim.ok_or(OpenShardError::StoreFull(resume.shard))?;
     let header = claimed_header(context, resume.shard, claim, ordinal, resume.next_frame);
     write_header(device, context, resume.shard, &header)?;
     resume.extents.push(claim.extent);

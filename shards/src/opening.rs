@@ -43,6 +43,8 @@ pub trait StoreDevices: Sync {
 pub struct HowToOpen {
     /// Shards to have at least, as far as there is room; those that the store has stay.
     pub shards_min: u32,
+    /// Bytes of a ring buffer: what a shard needs room for to go on where it stopped.
+    pub buffer_bytes: u64,
     /// Ring buffers x bytes of a buffer.
     pub reach_bytes: u64,
     /// Now, by the Unix clock.
@@ -68,12 +70,27 @@ pub struct Prepared {
     pub report: RecoveryReport,
 }
 
+/// A shard of the store has no room to go on, and no extent is free for it. The term was not raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{shard:?} has no room for a buffer of {buffer_bytes} bytes behind its last frame and no extent is free: the store is full; open it with smaller buffers (`buffer-bytes`), or inspect it and copy it into a larger one"
+)]
+pub struct StoreFull {
+    /// The shard.
+    pub shard: ShardId,
+    /// Bytes of a buffer.
+    pub buffer_bytes: u64,
+}
+
 /// Why a store could not be prepared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrepareError<E> {
     /// Recovery found something that it must not pass over.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// A shard has no room to go on.
+    #[error(transparent)]
+    StoreFull(#[from] StoreFull),
     /// No memory to write from.
     #[error(transparent)]
     Memory(MemoryError),
@@ -119,10 +136,12 @@ pub fn prepare<D: StoreDevices>(
     }
     let layout = Arc::new(layout_of(&superblock));
     let extents = Arc::new(extent_table(&layout, &report));
-    let shards = shard_count(&superblock, how.shards_min, &extents);
+    let shards = shard_count(&superblock, &report, &how, &extents);
+    let resumes =
+        (0..shards).map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &extents));
+    let resumes = resumes.collect::<Result<_, StoreFull>>()?;
     let superblock = next_superblock(superblock, &report, &how, shards);
     write_superblock(&superblock, devices)?;
-    let resumes = (0..shards).map(|shard| resume(&report, ShardId(shard as u16))).collect();
     Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report })
 }
 
@@ -230,7 +249,26 @@ fn resume(report: &RecoveryReport, shard: ShardId) -> ShardResume {
         first_ordinal: found.extents.first().map_or(ExtentOrdinal(0), |first| first.ordinal),
         extents: found.extents.iter().map(|extent| extent.index).collect(),
         used_extents: found.used_extents,
+        claim: None,
     }
+}
+
+/// A shard that has no room to go on gets an extent set aside before any core runs: the cores that start first claim
+/// extents ahead, and would leave none for the shards of the cores that start last.
+fn resume_with_room(
+    report: &RecoveryReport,
+    shard: ShardId,
+    how: &HowToOpen,
+    shards: u32,
+    extents: &ExtentTable,
+) -> Result<ShardResume, StoreFull> {
+    let resume = resume(report, shard);
+    if resume.first_slot(extents.geometry(), how.buffer_bytes).is_some() {
+        return Ok(resume);
+    }
+    let full = StoreFull { shard, buffer_bytes: how.buffer_bytes };
+    let claim = resume.claim(extents, shards).ok_or(full)?;
+    Ok(ShardResume { claim: Some(claim), ..resume })
 }
 
 /// Extents that a shard claimed behind a gap can never be part of its log; left as they are, a later claim of the same
@@ -264,11 +302,27 @@ fn free_orphans<D: StoreDevices>(
     Ok(())
 }
 
-/// A store without room for a further shard keeps those that it has.
-fn shard_count(superblock: &Superblock, shards_min: u32, extents: &ExtentTable) -> u32 {
+/// A store without room for a further shard keeps those that it has. What these need themselves comes first: a crash
+/// right after a superblock that added shards leaves shards that have no extent yet.
+fn shard_count(
+    superblock: &Superblock,
+    report: &RecoveryReport,
+    how: &HowToOpen,
+    extents: &ExtentTable,
+) -> u32 {
     let present = superblock.shards.len() as u32;
-    let wanted = shards_min.min(SHARDS_MAX).saturating_sub(present);
-    let affordable = extents.free_count() / EXTENTS_PER_SHARD_MIN;
+    let wanted = how.shards_min.min(SHARDS_MAX).saturating_sub(present);
+    let needed = |shard: u32| {
+        let resume = resume(report, ShardId(shard as u16));
+        let has_room = resume.first_slot(extents.geometry(), how.buffer_bytes).is_some();
+        match (has_room, resume.extents.is_empty()) {
+            (true, _) => 0,
+            (false, true) => EXTENTS_PER_SHARD_MIN,
+            (false, false) => 1,
+        }
+    };
+    let spoken_for: u64 = (0..present).map(needed).sum();
+    let affordable = extents.free_count().saturating_sub(spoken_for) / EXTENTS_PER_SHARD_MIN;
     present + wanted.min(u32::try_from(affordable).unwrap_or(u32::MAX))
 }
 
@@ -291,3 +345,8 @@ fn next_superblock(
         ..superblock
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+#[path = "opening_tests.rs"]
+mod tests;

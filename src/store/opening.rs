@@ -65,6 +65,7 @@ pub(crate) fn open<P: AsRef<Path>>(paths: &[P], options: &Options, cores: u32) -
     let how = HowToOpen {
         // A number of cores that was asked for gets a shard for each; a default must not change where keys are routed.
         shards_min: options.cores.map_or(0, |_asked_for| cores),
+        buffer_bytes: options.buffer_bytes,
         reach_bytes: options.buffer_bytes * u64::from(options.buffers),
         unix_ns: unix_ns(),
         recovery: recovery_options(options),
@@ -152,6 +153,7 @@ impl From<PrepareError<FileError>> for OpenError {
     fn from(error: PrepareError<FileError>) -> Self {
         match error {
             PrepareError::Recovery(error) => error.into(),
+            PrepareError::StoreFull(error) => error.into(),
             PrepareError::Memory(error) => Self::Memory(error),
             PrepareError::Device(error) => Self::File(error),
         }

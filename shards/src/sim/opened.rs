@@ -101,6 +101,7 @@ pub(super) fn open(
     let before = before.map_err(|_| Ok(Closed::Named))?;
     let how = HowToOpen {
         shards_min: options.cores,
+        buffer_bytes: options.buffer_bytes,
         reach_bytes: options.buffer_bytes * u64::from(options.buffers),
         unix_ns,
         recovery: HOW,
@@ -121,6 +122,7 @@ fn explain(world: &SharedWorld, error: PrepareError<Stopped>) -> Result<Closed, 
     match error {
         PrepareError::Device(Stopped::Crashed) => Ok(Closed::Crashed),
         PrepareError::Device(Stopped::Failed(_)) => Ok(Closed::Failed),
+        PrepareError::StoreFull(_) => Ok(Closed::Full),
         PrepareError::Recovery(RecoveryError::Unreadable { .. }) if world.faults.has(Fault::ReadError) => {
             Ok(Closed::Failed)
         }

@@ -139,6 +139,7 @@ impl World {
             first_ordinal,
             extents,
             used_extents: used,
+            claim: None,
         };
         let Self { core, image, layout, table, options, .. } = self;
         drop(core);

@@ -1,0 +1,106 @@
+//! Opening with hardly any extent left.
+
+use super::*;
+use crate::{
+    format::superblock::{DeviceEntry, Features, RegionEntry},
+    geometry::Geometry,
+    ids::{ExtentIndex, StoreId},
+    limits::{BUFFER_BYTES_MIN, EXTENT_BYTES_MIN, SUPERBLOCK_AREA_BYTES},
+};
+use std::{collections::HashSet, sync::Mutex};
+
+/// One device, in memory.
+struct Memory(Mutex<Vec<u8>>);
+
+impl StoreDevices for Memory {
+    type Error = std::convert::Infallible;
+
+    fn read(&self, _: DeviceIndex, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
+        let image = self.0.lock().unwrap();
+        bytes.copy_from_slice(&image[offset as usize..offset as usize + bytes.len()]);
+        Ok(())
+    }
+
+    fn write(&self, _: DeviceIndex, offset: u64, bytes: &RegionSlice) -> Result<(), Self::Error> {
+        let bytes = bytes.as_slice();
+        self.0.lock().unwrap()[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&self, _: DeviceIndex) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn alignment(&self, _: DeviceIndex) -> u64 {
+        4096
+    }
+}
+
+/// A store whose superblock says `shards`, none of which has claimed an extent: it crashed right behind the superblock.
+fn crashed(shards: usize, extents: u32) -> (Memory, Superblock) {
+    let bytes = SUPERBLOCK_AREA_BYTES + u64::from(extents) * EXTENT_BYTES_MIN;
+    let superblock = Superblock {
+        store: StoreId(*b"a store of tests"),
+        sequence: 1,
+        term: Term(1),
+        features: Features::default(),
+        geometry: Geometry::new(4096, EXTENT_BYTES_MIN).unwrap(),
+        clean: false,
+        device: DeviceIndex(0),
+        reach_bytes: 4 * BUFFER_BYTES_MIN,
+        created_unix_ns: 0,
+        written_unix_ns: 0,
+        devices: vec![DeviceEntry { uuid: [1; 16], bytes }],
+        regions: vec![RegionEntry {
+            device: DeviceIndex(0),
+            first_extent: ExtentIndex(0),
+            extent_count: extents,
+            device_offset: SUPERBLOCK_AREA_BYTES,
+        }],
+        shards: vec![ShardEntry::default(); shards],
+    };
+    (Memory(Mutex::new(vec![0; bytes as usize])), superblock)
+}
+
+fn how(shards_min: u32) -> HowToOpen {
+    HowToOpen {
+        shards_min,
+        buffer_bytes: BUFFER_BYTES_MIN,
+        reach_bytes: 4 * BUFFER_BYTES_MIN,
+        unix_ns: 0,
+        recovery: RecoveryOptions::default(),
+    }
+}
+
+#[test]
+fn shards_without_an_extent_come_before_further_shards() {
+    // A crash between the superblock that added shards and their first claims: the next open counted the free extents
+    // as if they were all for further shards, and then had none for the last of them.
+    for (present, extents, shards_min, expected) in
+        [(2, 2, 3, 2), (2, 4, 3, 2), (2, 5, 3, 2), (2, 6, 3, 3), (3, 8, 9, 4), (1, 1, 4, 1)]
+    {
+        let (devices, superblock) = crashed(present, extents);
+        let prepared = prepare(&devices, superblock, how(shards_min)).unwrap();
+        assert_eq!(prepared.resumes.len(), expected, "{present} shards on {extents} extents");
+        assert_eq!(prepared.superblock.shards.len(), expected);
+        // Nobody who claims from now on takes what a shard needs to begin.
+        let begins: HashSet<_> = prepared.resumes.iter().map(|it| it.claim.unwrap().extent).collect();
+        assert_eq!(begins.len(), expected);
+        assert_eq!(prepared.extents.free_count(), u64::from(extents) - expected as u64);
+        while let Some(claim) = prepared.extents.claim(ShardId(0), ExtentOrdinal(1), ExtentIndex(0)) {
+            assert!(!begins.contains(&claim.extent), "{claim:?} was set aside");
+        }
+    }
+}
+
+#[test]
+fn a_shard_for_which_there_is_no_extent_is_named_before_anything_is_written() {
+    let (devices, superblock) = crashed(3, 2);
+    let before = devices.0.lock().unwrap().clone();
+    let error = prepare(&devices, superblock, how(0)).unwrap_err();
+    assert_eq!(
+        error,
+        PrepareError::StoreFull(StoreFull { shard: ShardId(2), buffer_bytes: BUFFER_BYTES_MIN })
+    );
+    assert!(*devices.0.lock().unwrap() == before, "the store is as it was");
+}
