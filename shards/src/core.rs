@@ -9,6 +9,7 @@ use crate::{
     directory::{CoreHandle, Directory, Mail, WhenFull},
     failure::ShardFailure,
     ids::{CoreId, DeviceIndex, FrameNumber, ShardId},
+    limits::{RETRY_PAUSE_US_MAX, RETRY_PAUSE_US_MIN},
     memory::BufferPool,
     mutant::{self, Mutant},
     reads::{ReadContext, Reads},
@@ -36,6 +37,11 @@ const READS_MAX: usize = 1024;
 
 /// How long a dropped core tries to bring what it accepted to the device.
 const DRAIN_ON_DROP_MAX: Duration = Duration::from_secs(30);
+
+/// The first pause before something is tried again that nobody announces.
+const RETRY_PAUSE_MIN: Duration = Duration::from_micros(RETRY_PAUSE_US_MIN);
+/// The longest.
+const RETRY_PAUSE_MAX: Duration = Duration::from_micros(RETRY_PAUSE_US_MAX);
 
 /// What a turn came to.
 #[must_use]
@@ -84,6 +90,8 @@ pub struct Core {
     completions: Vec<Completion>,
     /// Wakers on their way; empty between uses, with its memory.
     woken: Vec<Waker>,
+    /// The sleep before the next try of what nobody announces; an idle turn doubles it first.
+    retry_pause: Duration,
     /// The bell has a waker of the executor that drives the core.
     has_left_waker: bool,
     is_closing: bool,
@@ -131,6 +139,7 @@ impl Core {
             held_syncs: Vec::new(),
             completions: Vec::new(),
             woken: Vec::new(),
+            retry_pause: RETRY_PAUSE_MIN / 2,
             has_left_waker: false,
             is_closing: false,
             is_closed: false,
@@ -167,6 +176,11 @@ impl Core {
         &self.shards
     }
 
+    #[cfg(test)]
+    pub(crate) fn shards_mut(&mut self) -> &mut [ShardOwner] {
+        &mut self.shards
+    }
+
     /// Readable when there is something to do, where the backend has such a thing. Call [`Core::prepare_wait`]
     /// before polling it.
     #[must_use]
@@ -198,6 +212,7 @@ impl Core {
         progress |= self.pump_reads();
         progress |= self.start_sync();
         progress |= self.poll_device();
+        self.count_retry(progress);
         if progress || (self.device.in_flight() > 0 && mutant::is_active(Mutant::SpinWhileBusy)) {
             return Turn::Progress;
         }
@@ -269,7 +284,23 @@ impl Core {
     pub fn timer(&mut self) -> Option<Duration> {
         let now = self.device.now();
         let deadline = self.shards.iter_mut().filter_map(|shard| shard.linger_deadline(now)).min();
-        deadline.map(|deadline: Instant| deadline.since(now))
+        let linger = deadline.map(|deadline: Instant| deadline.since(now));
+        let retry = self.has_retries().then_some(self.retry_pause);
+        linger.into_iter().chain(retry).min()
+    }
+
+    /// True if something is tried again that may come about without a word to this core.
+    fn has_retries(&self) -> bool {
+        self.reads.has_deferred() || (!self.waiting.is_empty() && self.device.in_flight() == 0)
+    }
+
+    /// A turn that did nothing makes the next pause before a retry longer, and one that did something ends that.
+    fn count_retry(&mut self, progress: bool) {
+        self.retry_pause = if progress || !self.has_retries() {
+            RETRY_PAUSE_MIN / 2
+        } else {
+            (2 * self.retry_pause).min(RETRY_PAUSE_MAX)
+        };
     }
 
     fn handle_bell(&self) -> Arc<crate::park::Bell> {
@@ -285,9 +316,7 @@ impl Core {
         can_take_mail
             || can_sync
             || (has_room && (!self.held_syncs.is_empty() || self.reads.has_held()))
-            || self.reads.has_deferred()
             || self.shards.iter().any(|shard| shard.has_work(is_syncing, has_room))
-            || (!self.waiting.is_empty() && self.device.in_flight() == 0)
             || (self.is_closing && self.is_drained())
     }
 

@@ -83,6 +83,14 @@ pub const IO_DEPTH_MAX: u32 = 4096;
 /// Times that one frame is written again after a short or interrupted write before its shard fails.
 pub const WRITE_RETRIES_MAX: u32 = 8;
 
+/// How soon a core tries again what nobody announces (a record whose writer is not done, room in another core's
+/// mailbox), in microseconds; twice as late each time.
+pub const RETRY_PAUSE_US_MIN: u64 = 1_000;
+/// How late a core tries that again at the latest, in microseconds.
+pub const RETRY_PAUSE_US_MAX: u64 = 10_000;
+/// How long a read waits for a record in memory whose frame does not get finished, in milliseconds.
+pub const READ_WAIT_MS_MAX: u64 = 10_000;
+
 /// Bytes that recovery reads at once where frames are small.
 pub const RECOVERY_WINDOW_BYTES: u64 = 256 << 10;
 

@@ -2,12 +2,12 @@
 
 use crate::{
     address::Address,
-    device::{Completion, Device, Errno, Operation, Token},
+    device::{Completion, Device, Errno, Instant, Operation, Token},
     directory::{Directory, Mail, MailError},
     extents::ExtentUse,
     format::record::{RecordError, RecordHeader, RecordKind, check_record},
     ids::{CoreId, DeviceIndex, FrameNumber, Generation, ShardId, SlotIndex},
-    limits::RECORD_HEADER_BYTES,
+    limits::{READ_WAIT_MS_MAX, RECORD_HEADER_BYTES},
     memory::{BufferPool, PooledBuffer},
     requests::{Reply, Responder},
     ring::owner::CopyOut,
@@ -18,10 +18,13 @@ use bytes::Bytes;
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 /// Times that a short read is asked for again.
 const SHORT_READS_MAX: u32 = 4;
+/// How long a read is tried again before it ends with an error.
+const READ_WAIT_MAX: Duration = Duration::from_millis(READ_WAIT_MS_MAX);
 
 /// Why a record was not read. Nothing else is ever returned in its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,6 +126,19 @@ pub enum ReadError {
         /// The core.
         core: CoreId,
     },
+    /// The record's frame stayed unfinished: an append that holds a reservation in it, or in a frame before it, was
+    /// neither committed nor dropped, or the device takes no writes.
+    #[error(
+        "the record at {address} was not readable within {waited:?}: a reservation in {shard:?} is still open, or its device is stalled; commit or drop the reservation and read again"
+    )]
+    Unfinished {
+        /// Owner of the extent.
+        shard: ShardId,
+        /// As given.
+        address: Address,
+        /// How long the read waited.
+        waited: Duration,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -145,6 +161,24 @@ struct ReadState {
     short_reads: u32,
 }
 
+/// What keeps a read from being started or answered.
+#[derive(Clone, Copy, Debug)]
+enum Obstacle {
+    /// The record's frame is in memory and cannot be read yet.
+    Frame(ShardId),
+    /// The mailbox of the core that has the record in memory is full.
+    Mailbox(CoreId),
+}
+
+/// A read that is tried again.
+#[derive(Debug)]
+struct Deferred {
+    address: Address,
+    responder: Responder,
+    obstacle: Obstacle,
+    since: Instant,
+}
+
 /// The reads of one core.
 #[derive(Debug)]
 pub(crate) struct Reads {
@@ -152,8 +186,7 @@ pub(crate) struct Reads {
     vacant: Vec<usize>,
     small: Arc<BufferPool>,
     large: Arc<BufferPool>,
-    /// Reads that wait for a turn, for the queue, or for another core's mailbox.
-    deferred: VecDeque<Mail>,
+    deferred: VecDeque<Deferred>,
     held: VecDeque<(Token, Operation)>,
 }
 
@@ -210,19 +243,47 @@ impl Reads {
             }
             progress = true;
         }
+        if self.deferred.is_empty() {
+            return progress;
+        }
+        let now = context.device.now();
         for _ in 0..self.deferred.len() {
-            let before = self.deferred.len();
-            let Some(mail) = self.deferred.pop_front() else { break };
-            self.start(context, mail);
-            progress |= self.deferred.len() < before;
+            let Some(Deferred { address, responder, since, .. }) = self.deferred.pop_front() else { break };
+            match self.start_record(context, address, responder) {
+                Ok(()) => progress = true,
+                Err((responder, obstacle)) => {
+                    let deferred = Deferred { address, responder, obstacle, since };
+                    progress |= self.defer(deferred, now);
+                }
+            }
         }
         progress
+    }
+
+    /// Keeps a read for another try, or ends it if there were tries for too long. True: it ended.
+    fn defer(&mut self, read: Deferred, now: Instant) -> bool {
+        let waited = now.since(read.since);
+        if waited < READ_WAIT_MAX {
+            self.deferred.push_back(read);
+            return false;
+        }
+        let address = read.address;
+        read.responder.answer(Reply::Record(Err(match read.obstacle {
+            Obstacle::Frame(shard) => ReadError::Unfinished { shard, address, waited },
+            Obstacle::Mailbox(core) => ReadError::Busy { core },
+        })));
+        true
     }
 
     /// Begins a read (the two kinds of mail that are reads).
     pub(crate) fn start(&mut self, context: &mut ReadContext<'_>, mail: Mail) {
         match mail {
-            Mail::Read { address, responder } => self.start_record(context, address, responder),
+            Mail::Read { address, responder } => {
+                if let Err((responder, obstacle)) = self.start_record(context, address, responder) {
+                    let since = context.device.now();
+                    self.deferred.push_back(Deferred { address, responder, obstacle, since });
+                }
+            }
             Mail::Run { slot, slots, responder } => {
                 let bytes = slots * context.directory.layout.geometry().slot_bytes();
                 self.submit(context, Job::Run, responder, slot, bytes);
@@ -231,83 +292,32 @@ impl Reads {
         }
     }
 
-    fn start_record(&mut self, context: &mut ReadContext<'_>, address: Address, responder: Responder) {
+    /// Begins the read of a record, or gives it back with what is in its way.
+    fn start_record(
+        &mut self,
+        context: &mut ReadContext<'_>,
+        address: Address,
+        responder: Responder,
+    ) -> Result<(), (Responder, Obstacle)> {
         let (shard, generation) = match owner_of(context.directory, address) {
             Ok(found) => found,
-            Err(error) => return responder.answer(Reply::Record(Err(error))),
+            Err(error) => return answered(responder, error),
         };
         let Some(shared) = context.directory.shard(shard) else {
             let why = "its extent belongs to a shard that the store does not have";
-            return responder.answer(Reply::Record(Err(ReadError::NoSuchAddress { address, why })));
+            return answered(responder, ReadError::NoSuchAddress { address, why });
         };
         let geometry = *context.directory.layout.geometry();
         let slot = address.slot(&geometry);
         if context.directory.is_written(shared, slot) {
             let bytes = address.slots_hint().min(geometry.slots_left(slot)) * geometry.slot_bytes();
-            return self.submit(context, Job::Record { address, generation, shard }, responder, slot, bytes);
+            self.submit(context, Job::Record { address, generation, shard }, responder, slot, bytes);
+            return Ok(());
         }
         if context.directory.runs_on.get(usize::from(shard.0)) != Some(&context.core) {
-            return self.forward(context, shard, address, responder);
+            return forward(context, shard, address, responder);
         }
-        self.read_ring(context, shard, address, generation, responder);
-    }
-
-    /// Sends a read to the core that has the record in its ring.
-    fn forward(
-        &mut self,
-        context: &mut ReadContext<'_>,
-        shard: ShardId,
-        address: Address,
-        responder: Responder,
-    ) {
-        let Some(core) = context.directory.core_of(shard) else { return };
-        match core.send(Mail::Read { address, responder }) {
-            // A dead core's responder has answered by being dropped.
-            Ok(()) | Err(MailError::Dead(_)) => {}
-            Err(MailError::Full(mail)) => self.deferred.push_back(mail),
-        }
-    }
-
-    fn read_ring(
-        &mut self,
-        context: &mut ReadContext<'_>,
-        shard: ShardId,
-        address: Address,
-        generation: Generation,
-        responder: Responder,
-    ) {
-        let geometry = *context.directory.layout.geometry();
-        let slot = address.slot(&geometry);
-        let Some(owner) = context.shards.iter_mut().find(|owner| owner.shared().id() == shard) else {
-            return;
-        };
-        let seed = context.directory.seed.record_seed(generation, address.byte());
-        let reply = match owner.in_memory(slot) {
-            InMemory::Frame(frame, base) => {
-                let at = address.byte() - geometry.byte_of(base);
-                match copy_record(owner, frame, at) {
-                    Ok(record) => record_reply(&record, seed, shard, slot, DeviceIndex(0), address),
-                    Err(CopyOut::Busy) => {
-                        let _so_that_its_writers_end = owner.shared().ring().seal();
-                        return self.deferred.push_back(Mail::Read { address, responder });
-                    }
-                    Err(_) => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
-                }
-            }
-            // Written between the two looks: the next turn reads it from the device.
-            InMemory::Nowhere if context.directory.is_written(owner.shared(), slot) => {
-                return self.deferred.push_back(Mail::Read { address, responder });
-            }
-            InMemory::Soon | InMemory::Nowhere if owner.shared().failure().is_some() => {
-                Err(ReadError::NeverWritten { shard, address })
-            }
-            InMemory::Soon => return self.deferred.push_back(Mail::Read { address, responder }),
-            InMemory::Nowhere => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
-        };
-        if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {
-            core.counters.ring_reads.fetch_add(1, Ordering::Relaxed);
-        }
-        responder.answer(Reply::Record(reply));
+        read_ring(context, shard, address, generation, responder)
     }
 
     fn submit(
@@ -414,6 +424,74 @@ impl Reads {
     }
 }
 
+fn answered(responder: Responder, error: ReadError) -> Result<(), (Responder, Obstacle)> {
+    responder.answer(Reply::Record(Err(error)));
+    Ok(())
+}
+
+/// Sends a read to the core that has the record in its ring.
+fn forward(
+    context: &ReadContext<'_>,
+    shard: ShardId,
+    address: Address,
+    responder: Responder,
+) -> Result<(), (Responder, Obstacle)> {
+    let Some(core) = context.directory.core_of(shard) else { return Ok(()) };
+    match core.send(Mail::Read { address, responder }) {
+        Err(MailError::Full(Mail::Read { responder, .. })) => Err((responder, Obstacle::Mailbox(core.id()))),
+        // A dead core's responder answers by being dropped.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Copies a record from the ring of a shard of this core.
+fn read_ring(
+    context: &mut ReadContext<'_>,
+    shard: ShardId,
+    address: Address,
+    generation: Generation,
+    responder: Responder,
+) -> Result<(), (Responder, Obstacle)> {
+    let geometry = *context.directory.layout.geometry();
+    let slot = address.slot(&geometry);
+    let Some(owner) = context.shards.iter_mut().find(|owner| owner.shared().id() == shard) else {
+        return Ok(());
+    };
+    let later = Obstacle::Frame(shard);
+    let seed = context.directory.seed.record_seed(generation, address.byte());
+    let reply = match owner.in_memory(slot) {
+        InMemory::Frame(frame, base) => {
+            let at = address.byte() - geometry.byte_of(base);
+            match copy_record(owner, frame, at) {
+                Ok(record) => record_reply(&record, seed, shard, slot, DeviceIndex(0), address),
+                Err(CopyOut::Busy) if owner.shared().failure().is_some() => {
+                    Err(ReadError::NeverWritten { shard, address })
+                }
+                Err(CopyOut::Busy) => {
+                    // So that its writers end; the last one out rings the bell of this core.
+                    let _sealed_now_or_before = owner.shared().ring().seal();
+                    return Err((responder, later));
+                }
+                Err(_) => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
+            }
+        }
+        // Written between the two looks: the next turn reads it from the device.
+        InMemory::Nowhere if context.directory.is_written(owner.shared(), slot) => {
+            return Err((responder, later));
+        }
+        InMemory::Soon | InMemory::Nowhere if owner.shared().failure().is_some() => {
+            Err(ReadError::NeverWritten { shard, address })
+        }
+        InMemory::Soon => return Err((responder, later)),
+        InMemory::Nowhere => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
+    };
+    if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {
+        core.counters.ring_reads.fetch_add(1, Ordering::Relaxed);
+    }
+    responder.answer(Reply::Record(reply));
+    Ok(())
+}
+
 enum Found {
     Record(Bytes),
     Run(PooledBuffer),
@@ -476,5 +554,49 @@ pub(crate) fn record_reply(
     match view.kind {
         RecordKind::DATA => Ok(Bytes::copy_from_slice(view.payload)),
         _ => Err(ReadError::NotData { address }),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::requests::{Pending, Requests};
+    use std::{
+        future::Future,
+        pin::Pin,
+        task::{Context, Poll, Waker},
+    };
+
+    fn reply(pending: &mut Pending) -> Option<Reply> {
+        match Pin::new(pending).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(reply) => Some(reply),
+            Poll::Pending => None,
+        }
+    }
+
+    /// A reservation that was leaked kept every read of its frame waiting for ever.
+    #[test]
+    fn a_read_that_cannot_be_answered_ends_with_what_was_in_its_way() {
+        let mut reads = Reads::new(BufferPool::new(4096, 1).unwrap(), BufferPool::new(4096, 1).unwrap());
+        let requests = Arc::new(Requests::default());
+        let address = Address::from_bits(0);
+        let since = Instant(7);
+        for obstacle in [Obstacle::Frame(ShardId(3)), Obstacle::Mailbox(CoreId(2))] {
+            let (mut pending, responder) = requests.open().unwrap();
+            let read = Deferred { address, responder, obstacle, since };
+            let just_before = since.after(READ_WAIT_MAX - Duration::from_nanos(1));
+            assert!(!reads.defer(read, just_before));
+            assert!(reply(&mut pending).is_none());
+            let read = reads.deferred.pop_front().unwrap();
+            assert!(reads.defer(read, since.after(READ_WAIT_MAX)));
+            assert!(!reads.has_deferred());
+            let Some(Reply::Record(Err(error))) = reply(&mut pending) else { panic!("no error") };
+            let expected = match obstacle {
+                Obstacle::Frame(shard) => ReadError::Unfinished { shard, address, waited: READ_WAIT_MAX },
+                Obstacle::Mailbox(core) => ReadError::Busy { core },
+            };
+            assert_eq!(error, expected);
+        }
     }
 }

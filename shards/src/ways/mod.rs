@@ -8,6 +8,7 @@ mod ending;
 #[cfg(shuttle)]
 mod many_threads;
 mod placing;
+mod waiting;
 
 use crate::{
     core::{Core, CoreSetup, Turn},

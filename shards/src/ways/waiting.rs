@@ -1,0 +1,168 @@
+//! Way 19 again: what a core may not spin for. Each test asks the core whether it would sleep, and for how long.
+
+use super::{LARGE, Options, STORE, World};
+use crate::{
+    core::Turn,
+    device::Verb,
+    directory::{Directory, Mail, WhenFull},
+    format::checksum::StoreSeed,
+    ids::CoreId,
+    limits::{RETRY_PAUSE_US_MAX, RETRY_PAUSE_US_MIN},
+    reads::ReadError,
+    requests::{Pending, Reply, Requests},
+    ring::reservation::Placed,
+    watermark::Durability,
+};
+use bytes::Bytes;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+impl World {
+    fn join(&mut self) {
+        let directory = Directory {
+            layout: Arc::clone(&self.layout),
+            extents: Arc::clone(&self.table),
+            seed: StoreSeed::new(STORE),
+            shards: vec![Arc::clone(&self.shard)],
+            runs_on: vec![CoreId(0)],
+            cores: vec![Arc::clone(self.core.handle())],
+        };
+        self.core.join(Arc::new(directory));
+    }
+
+    fn read(&self, requests: &Arc<Requests>, placed: Placed) -> Pending {
+        let (pending, responder) = requests.open().unwrap();
+        self.core.handle().send(Mail::Read { address: placed.address, responder }).unwrap();
+        pending
+    }
+
+    /// How long the core would sleep now. `None`: it would not.
+    fn would_sleep(&mut self) -> Option<Option<Duration>> {
+        let may_sleep = self.core.prepare_wait();
+        self.core.awake();
+        may_sleep.then(|| self.core.timer())
+    }
+
+    /// The core sleeps between its tries, for longer each time.
+    fn expect_pauses(&mut self) {
+        let mut expected = Duration::from_micros(RETRY_PAUSE_US_MIN);
+        for _ in 0..8 {
+            assert_eq!(self.core.turn(), Turn::Idle);
+            expected = (2 * expected).min(Duration::from_micros(RETRY_PAUSE_US_MAX));
+            assert_eq!(self.would_sleep(), Some(Some(expected)));
+        }
+    }
+}
+
+fn poll(pending: &mut Pending) -> Option<Reply> {
+    match Pin::new(pending).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(reply) => Some(reply),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_read_behind_an_open_reservation_sleeps_between_its_tries() {
+    // A record beside a reservation that somebody kept open was tried again turn after turn, without a pause.
+    let mut world = World::open(Options::default());
+    world.join();
+    let requests = Arc::new(Requests::default());
+    let shard = Arc::clone(&world.shard);
+    let placed = world.append(b"beside it");
+    let open = shard.try_reserve(10).unwrap();
+    let mut pending = world.read(&requests, placed);
+    world.turns();
+    assert!(poll(&mut pending).is_none(), "its frame has a writer");
+    world.expect_pauses();
+    drop(open);
+    world.turns();
+    match poll(&mut pending) {
+        Some(Reply::Record(Ok(bytes))) => assert_eq!(bytes, b"beside it"[..]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.would_sleep(), Some(None), "nothing is left to try again");
+}
+
+#[test]
+fn an_append_that_waits_for_a_ring_behind_an_open_reservation_sleeps_between_its_tries() {
+    // Nothing was in flight, and the core looked for room turn after turn.
+    let mut world = World::open(Options::default());
+    let requests = Arc::new(Requests::default());
+    let shard = Arc::clone(&world.shard);
+    let open = shard.try_reserve(10).unwrap();
+    world.fill(&[1; LARGE]);
+    let mut sent = [WhenFull::Wait, WhenFull::Refuse].map(|when_full| {
+        let (pending, responder) = requests.open().unwrap();
+        let payload = Bytes::from_static(&[2; LARGE]);
+        let mail = Mail::Append { shard: shard.id(), payload, when_full, responder };
+        world.core.handle().send(mail).unwrap();
+        pending
+    });
+    world.turns();
+    assert!(poll(&mut sent[0]).is_none(), "there is no room");
+    assert!(matches!(poll(&mut sent[1]), Some(Reply::Appended(Err(_)))), "refused, not kept");
+    world.expect_pauses();
+    drop(open);
+    world.turns();
+    assert!(matches!(poll(&mut sent[0]), Some(Reply::Appended(Ok(_)))));
+    assert_eq!(world.would_sleep(), Some(None));
+}
+
+#[test]
+fn a_core_with_a_full_queue_sleeps_until_a_completion() {
+    // What the queue had no room for counted as work, so the core took turns at full speed until the device was done.
+    let mut world = World::open(Options { depth: 1, ..Options::default() });
+    world.hold(Verb::Write);
+    let placed = [1, 2, 3].map(|byte| world.append(&[byte; LARGE]));
+    world.ask(Durability::Written);
+    world.turns();
+    assert_eq!((world.core.in_flight(), world.control.held().len()), (1, 1));
+    for _ in 0..3 {
+        assert_eq!(world.would_sleep(), Some(None), "spins for a full queue");
+        assert_eq!(world.core.turn(), Turn::Idle);
+    }
+    world.let_go(Verb::Write);
+    assert!(placed.iter().all(|placed| world.has(*placed, Durability::Written)));
+}
+
+#[test]
+fn a_read_from_the_device_that_the_queue_has_no_room_for_waits_asleep() {
+    let mut world = World::open(Options { depth: 1, ..Options::default() });
+    world.join();
+    let requests = Arc::new(Requests::default());
+    let placed = world.append_durably(b"on the device");
+    world.hold(Verb::Read);
+    let mut reads = [0; 3].map(|_| world.read(&requests, placed));
+    world.turns();
+    assert_eq!(world.would_sleep(), Some(None), "spins for a full queue");
+    world.let_go(Verb::Read);
+    for read in &mut reads {
+        let reply = poll(read);
+        assert!(
+            matches!(&reply, Some(Reply::Record(Ok(bytes))) if *bytes == b"on the device"[..]),
+            "{reply:?}"
+        );
+    }
+}
+
+#[test]
+fn a_read_of_what_a_failed_shard_holds_in_an_unfinished_frame_ends() {
+    let mut world = World::open(Options::default());
+    world.join();
+    let requests = Arc::new(Requests::default());
+    let shard = Arc::clone(&world.shard);
+    let placed = world.append(b"beside it");
+    let open = shard.try_reserve(10).unwrap();
+    let mut pending = world.read(&requests, placed);
+    world.turns();
+    world.core.shards_mut()[0]
+        .fail(crate::failure::ShardFailure::CoreDead { shard: shard.id(), core: CoreId(0) });
+    world.turns();
+    assert!(matches!(poll(&mut pending), Some(Reply::Record(Err(ReadError::NeverWritten { .. })))));
+    drop(open);
+}
