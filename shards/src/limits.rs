@@ -118,6 +118,11 @@ pub const IO_TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 pub const IO_WORKERS_MAX: u32 = 4;
 /// How long the kernel may refuse to take submissions (`EAGAIN`, `EBUSY`) before the device counts as broken.
 pub const IO_STALL_MS_MAX: u64 = 10_000;
+/// How long making a ring waits for memory: the kernel gives that of a ring that was dropped back some time later, and
+/// until then it counts against the user's limit of locked memory.
+pub const IO_MEMORY_WAIT_MS_MAX: u64 = 500;
+/// The longest pause between two tries of that, in milliseconds.
+pub const IO_MEMORY_PAUSE_MS_MAX: u64 = 20;
 /// How long a device that is dropped waits for what is in flight before it leaks the memory.
 pub const IO_DRAIN_MS_MAX: u64 = 30_000;
 /// Worker threads of one core's thread-pool device when nothing is said.

@@ -2,9 +2,10 @@
 
 use crate::{
     device::{Errno, Grants},
-    limits::IO_WORKERS_MAX,
+    limits::{IO_MEMORY_PAUSE_MS_MAX, IO_MEMORY_WAIT_MS_MAX, IO_WORKERS_MAX},
 };
 use io_uring::IoUring;
+use std::time::Duration;
 
 /// When the kernel finishes completions: what the ring asks for first. What the kernel does not have is replaced by
 /// the next one below.
@@ -79,7 +80,7 @@ pub(super) fn build(
 ) -> Result<IoUring, RingUnavailable> {
     let mut refused = None;
     for attempt in LADDER.iter().filter(|attempt| attempt.completing <= completing) {
-        match attempt_build(entries, *attempt, disabled) {
+        match while_short_of_memory(std::thread::sleep, || attempt_build(entries, *attempt, disabled)) {
             Ok(ring) => {
                 if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
                     return Err(unavailable(Errno(libc::ENOSYS)));
@@ -93,6 +94,27 @@ pub(super) fn build(
         }
     }
     Err(unavailable(refused.unwrap_or(Errno(libc::EINVAL))))
+}
+
+/// Tries again while there is no memory, for a bounded time: who opens one store after another may find the limit still
+/// taken up by rings that are gone.
+fn while_short_of_memory<T>(
+    mut rest: impl FnMut(Duration),
+    mut make: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let mut pause = Duration::from_millis(1);
+    let mut left = Duration::from_millis(IO_MEMORY_WAIT_MS_MAX);
+    loop {
+        match make() {
+            Err(errno) if errno.0 == libc::ENOMEM && !left.is_zero() => {
+                pause = pause.min(left);
+                rest(pause);
+                left -= pause;
+                pause = (2 * pause).min(Duration::from_millis(IO_MEMORY_PAUSE_MS_MAX));
+            }
+            made => return made,
+        }
+    }
 }
 
 fn attempt_build(entries: u32, attempt: Attempt, disabled: bool) -> Result<IoUring, Errno> {
@@ -213,6 +235,30 @@ mod tests {
         for errno in [libc::EPERM, libc::ENOSYS, libc::ENOMEM, libc::EMFILE, libc::EINVAL] {
             let text = unavailable(Errno(errno)).to_string();
             assert!(text.contains("choose") || text.contains("raise"), "{text}");
+        }
+    }
+
+    /// An ordinary user with 64 KiB of locked memory who closed a store and opened the next got no ring: the kernel
+    /// still counted the old one.
+    #[test]
+    fn memory_that_comes_back_late_is_waited_for_and_no_longer_than_the_bound() {
+        for (refusals, errno, expected_tries, expected) in [
+            (0, libc::ENOMEM, 1, Ok(())),
+            (5, libc::ENOMEM, 6, Ok(())),
+            (1, libc::EPERM, 1, Err(Errno(libc::EPERM))),
+            (u32::MAX, libc::ENOMEM, 30, Err(Errno(libc::ENOMEM))),
+        ] {
+            let (mut tries, mut slept) = (0, Duration::ZERO);
+            let made = while_short_of_memory(
+                |pause| slept += pause,
+                || {
+                    tries += 1;
+                    if tries > refusals { Ok(()) } else { Err(Errno(errno)) }
+                },
+            );
+            assert_eq!((made, tries), (expected, expected_tries));
+            assert!(slept <= Duration::from_millis(IO_MEMORY_WAIT_MS_MAX));
+            assert_eq!(slept.is_zero(), expected_tries == 1);
         }
     }
 }
