@@ -62,6 +62,7 @@ impl Store {
             Ok(()) => Ok(pending),
             Err(MailError::Full(_)) => Err(ReadError::Busy { core: core_id }),
             Err(MailError::Dead(_)) if core.is_forked() => Err(ReadError::Forked),
+            Err(MailError::Dead(_)) if core.has_closed() => Err(ReadError::Closed),
             Err(MailError::Dead(_)) => Err(ReadError::CoreDead { core: core_id }),
         }
     }

@@ -112,6 +112,9 @@ pub struct Scan {
 impl Scan {
     /// Goes on at the end: waits for more records, until the store is closed or the shard fails. Like any waiter, a
     /// scan that waits makes the shard write what it has, also a part-filled buffer.
+    ///
+    /// A close does not wait for those who read. A scan that has yielded everything ends; one that has not ends with
+    /// [`ReadError::Closed`], and [`Scan::resume_at`] says where to go on once the store is open again.
     #[must_use]
     pub const fn follow(mut self) -> Self {
         self.is_following = true;

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Place, block_on, open_on_threads, options, payload, turn_until, turn_until_closed};
 use corelog::{
-    AppendError, CloseError, Core, Durability, OpenError, ReadError, Refused, Route, ShardFailure, ShardId,
-    Store, Ticket, TicketId, Turn, WaitError,
+    AppendError, CloseError, Core, CoreId, Durability, OpenError, ReadError, Refused, Route, ShardFailure,
+    ShardId, Store, TailKind, Ticket, TicketId, Turn, WaitError,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -340,6 +340,37 @@ fn requests_that_a_closed_core_did_not_take_are_answered() {
     assert!(cores[0].close(LONG));
     let refused = store.send(Route::Local, payload(7, 0, 10).into()).err().unwrap();
     assert_eq!(refused.error, AppendError::Closed);
-    assert!(matches!(store.read_async(ticket.address), Err(ReadError::CoreDead { .. })));
+    assert_eq!(store.read_async(ticket.address).unwrap_err(), ReadError::Closed);
     drop(cores);
+}
+
+#[test]
+fn a_close_asked_for_on_the_cores_own_thread_is_heard_although_its_mailbox_is_full() {
+    // The request went by mail, found the mailbox full, and was lost: the core was never closed.
+    let place = Place::formatted(1);
+    let mut opening = Store::open_owned(&[&place.path], &options(1).mailbox(2)).unwrap();
+    let mut core = opening.take_seats().remove(0).start().unwrap();
+    let store = opening.store().unwrap();
+    let _progress = core.turn();
+    let mut sent = Vec::new();
+    while let Ok(future) = store.send(Route::Local, payload(1, sent.len() as u64, 50).into()) {
+        sent.push(future);
+    }
+    assert!(sent.len() >= 2);
+    let error = store.close().unwrap_err();
+    assert!(matches!(error, CloseError::OnCoreThread { core: CoreId(0) }), "{error}");
+    let mut turns = 0;
+    while core.turn() != Turn::Closed {
+        core.wait(Some(Duration::from_millis(10)));
+        turns += 1;
+        assert!(turns < 1000, "the core never closed");
+    }
+    assert_eq!(store.try_append(Route::Local, b"late").unwrap_err().error, AppendError::Closed);
+    // What was in the mailbox before the close was appended.
+    let appended = sent.drain(..).map(|future| block_on(future).unwrap()).count();
+    drop(sent);
+    drop((core, store));
+    let store = Store::open(&place.path, &options(1)).unwrap();
+    assert!(matches!(store.recovery().shards[0].tail.kind, TailKind::Clean));
+    assert_eq!(store.scan(ShardId(0)).unwrap().count(), appended);
 }

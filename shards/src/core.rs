@@ -94,6 +94,8 @@ pub struct Core {
     retry_pause: Duration,
     /// The bell has a waker of the executor that drives the core.
     has_left_waker: bool,
+    /// It was asked to close, and does so behind this many further messages.
+    closes_behind: Option<usize>,
     is_closing: bool,
     is_closed: bool,
     /// Within a turn; a panic leaves it set, and then nothing of the core can be relied on.
@@ -141,6 +143,7 @@ impl Core {
             woken: Vec::new(),
             retry_pause: RETRY_PAUSE_MIN / 2,
             has_left_waker: false,
+            closes_behind: None,
             is_closing: false,
             is_closed: false,
             is_turning: false,
@@ -317,6 +320,7 @@ impl Core {
             || can_sync
             || (has_room && (!self.held_syncs.is_empty() || self.reads.has_held()))
             || self.shards.iter().any(|shard| shard.has_work(is_syncing, has_room))
+            || (!self.is_closing && self.closes_behind.is_none() && self.handle.is_close_asked())
             || (self.is_closing && self.is_drained())
     }
 
@@ -327,13 +331,22 @@ impl Core {
     }
 
     fn take_mail(&mut self) -> bool {
-        let progress = self.append_waiting();
+        let mut progress = self.append_waiting();
+        if self.closes_behind.is_none() && self.handle.is_close_asked() {
+            // Whatever was sent before somebody asked is in the mailbox by now.
+            self.closes_behind = Some(self.mailbox.len());
+            progress = true;
+        }
         let mut taken = 0;
         while taken < MAIL_PER_TURN_MAX && self.can_take_mail() {
             let Ok(mail) = self.mailbox.try_recv() else { break };
             self.handle.counters.mail.fetch_add(1, Ordering::Relaxed);
             taken += 1;
+            self.closes_behind = self.closes_behind.map(|ahead| ahead.saturating_sub(1));
             self.deliver(mail);
+        }
+        if self.closes_behind == Some(0) && !self.is_closing {
+            self.close();
         }
         if taken > 0 {
             self.handle.room().publish(&mut self.woken);
@@ -366,7 +379,6 @@ impl Core {
                 };
                 self.reads.start(&mut context, read);
             }
-            Mail::Close => self.close(),
             #[cfg(any(test, feature = "mutants"))]
             Mail::Panic => panic!("asked to panic"),
         }
@@ -595,7 +607,7 @@ impl Core {
     }
 
     fn stop(&mut self) {
-        self.leave_the_post();
+        self.leave_the_post(true);
         for shard in &self.shards {
             shard.shared().written.wake_all();
             shard.shared().durable.wake_all();
@@ -608,7 +620,7 @@ impl Core {
             let id = shard.shared().id();
             shard.fail(ShardFailure::Device { shard: id, broken });
         }
-        self.leave_the_post();
+        self.leave_the_post(false);
     }
 
     /// What dropping does.
@@ -628,14 +640,14 @@ impl Core {
             let failure = ShardFailure::CoreDead { shard: shard.shared().id(), core: self.id };
             shard.fail(failure);
         }
-        self.leave_the_post();
+        self.leave_the_post(false);
     }
 
     /// No turn does anything from now on. Whoever drives the core may keep it for long, so that requests are
-    /// answered here and not when it is dropped.
-    fn leave_the_post(&mut self) {
+    /// answered here and not when it is dropped. `in_order`: it was closed.
+    fn leave_the_post(&mut self, in_order: bool) {
         self.is_closed = true;
-        self.handle.set_dead();
+        self.handle.set_dead(in_order);
         self.waiting.clear();
         self.reads.abandon();
     }

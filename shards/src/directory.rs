@@ -10,8 +10,8 @@ use crate::{
     mutant::{self, Mutant},
     park::Bell,
     reads::{self, ReadError},
-    requests::Responder,
-    shard::Shard,
+    requests::{Reply, Responder},
+    shard::{Shard, ShardRefusal},
     sync::{self, AtomicBool, Ordering, fence},
     watermark::RoomWaiters,
 };
@@ -49,8 +49,6 @@ pub enum Mail {
         /// Gets [`crate::requests::Reply::Run`].
         responder: Responder,
     },
-    /// Close the shards and stop when everything accepted is durable.
-    Close,
     /// Panic, for the test of what a dead core does to others.
     #[cfg(any(test, feature = "mutants"))]
     Panic,
@@ -76,6 +74,10 @@ pub struct CoreHandle {
     room: RoomWaiters,
     bell: Arc<Bell>,
     is_dead: AtomicBool,
+    /// It died in order: everything accepted is durable.
+    has_closed: AtomicBool,
+    /// Not by mail: the mailbox may be full of what only the asking thread could take out.
+    is_close_asked: AtomicBool,
     birthplace: Birthplace,
     /// Turns and sleeps, for figures.
     pub counters: CoreCounters,
@@ -120,6 +122,8 @@ impl CoreHandle {
             bell,
             birthplace: Birthplace::here(),
             is_dead: AtomicBool::new(false),
+            has_closed: AtomicBool::new(false),
+            is_close_asked: AtomicBool::new(false),
             counters: CoreCounters::default(),
         };
         (Arc::new(handle), receiver)
@@ -173,14 +177,35 @@ impl CoreHandle {
         self.is_dead.load(Ordering::Acquire)
     }
 
+    /// True once the core stopped after it was closed, with everything that it accepted durable.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        // Acquire pairs with the release of `set_dead`.
+        self.has_closed.load(Ordering::Acquire)
+    }
+
+    /// Asks the core to close its shards and to stop when everything accepted is durable. It answers the mail that is
+    /// in its box by now first. Never waits, whatever the mailbox holds.
+    pub fn ask_to_close(&self) {
+        // Relaxed: the bell's fence makes it visible to a core that goes to sleep.
+        self.is_close_asked.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// True once somebody asked it to close.
+    pub(crate) fn is_close_asked(&self) -> bool {
+        self.is_close_asked.load(Ordering::Relaxed)
+    }
+
     /// True in a child of the process that the core runs in.
     #[must_use]
     pub fn is_forked(&self) -> bool {
         !self.birthplace.is_here()
     }
 
-    /// The core takes no more mail. What is in the box is dropped, which answers its senders.
-    pub(crate) fn set_dead(&self) {
+    /// The core takes no more mail; what is in the box is answered. `in_order`: it closed.
+    pub(crate) fn set_dead(&self, in_order: bool) {
+        self.has_closed.store(in_order, Ordering::Release);
         self.is_dead.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         self.drop_mail();
@@ -188,7 +213,24 @@ impl CoreHandle {
     }
 
     fn drop_mail(&self) {
-        self.unread.try_iter().for_each(drop);
+        self.unread.try_iter().for_each(|mail| self.refuse(mail));
+    }
+
+    /// Answers mail that this core will not take: the store is closed, or the core died.
+    pub(crate) fn refuse(&self, mail: Mail) {
+        if !self.has_closed() {
+            // Its responder says that the core died.
+            return drop(mail);
+        }
+        match mail {
+            Mail::Append { payload, responder, .. } => {
+                responder.answer(Reply::Appended(Err((ShardRefusal::Closed, payload))));
+            }
+            Mail::Read { responder, .. } => responder.answer(Reply::Record(Err(ReadError::Closed))),
+            Mail::Run { responder, .. } => responder.answer(Reply::Run(Err(ReadError::Closed))),
+            #[cfg(any(test, feature = "mutants"))]
+            Mail::Panic => {}
+        }
     }
 
     /// Wakes the core.
@@ -249,3 +291,60 @@ impl Directory {
 #[cfg(all(test, loom))]
 #[path = "directory_loom_tests.rs"]
 mod loom_tests;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{park::Wakeup, requests::Requests};
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    struct Nobody;
+
+    impl Wakeup for Nobody {
+        fn wake(&self) {}
+    }
+
+    /// Mail that came too late for a core that closed was answered with the death of the core.
+    #[test]
+    fn mail_that_a_core_did_not_take_is_answered_by_how_the_core_ended() {
+        for in_order in [true, false] {
+            let requests = Arc::new(Requests::default());
+            let (handle, _mailbox) = CoreHandle::new(CoreId(0), Arc::new(Bell::new(Arc::new(Nobody))), 4);
+            let address = Address::from_bits(0);
+            let mails: [fn(Responder, Address) -> Mail; 3] = [
+                |responder, _| Mail::Append {
+                    shard: ShardId(0),
+                    payload: Bytes::from_static(b"late"),
+                    when_full: WhenFull::Wait,
+                    responder,
+                },
+                |responder, address| Mail::Read { address, responder },
+                |responder, _| Mail::Run { slot: SlotIndex(0), slots: 1, responder },
+            ];
+            let pending = mails.map(|mail| {
+                let (pending, responder) = requests.open().unwrap();
+                handle.send(mail(responder, address)).unwrap();
+                pending
+            });
+            handle.set_dead(in_order);
+            assert!(matches!(handle.send(Mail::Panic), Err(MailError::Dead(_))));
+            for pending in pending {
+                let Poll::Ready(reply) = pin!(pending).poll(&mut Context::from_waker(Waker::noop())) else {
+                    panic!("no answer")
+                };
+                let said_so = match &reply {
+                    Reply::Appended(Err((ShardRefusal::Closed, payload))) => payload == &b"late"[..],
+                    Reply::Record(Err(ReadError::Closed)) | Reply::Run(Err(ReadError::Closed)) => true,
+                    _ => false,
+                };
+                let died = matches!(reply, Reply::CoreDead);
+                assert_eq!((said_so, died), (in_order, !in_order), "{reply:?}");
+            }
+        }
+    }
+}

@@ -42,7 +42,7 @@ fn mail_against_parking() {
     let sleep = Arc::new(Sleep::default());
     let bell = Arc::new(Bell::new(sleep.clone()));
     let (handle, mailbox) = CoreHandle::new(CoreId(0), Arc::clone(&bell), 2);
-    let sender = thread::spawn(move || handle.send(Mail::Close).expect("there is room and the core lives"));
+    let sender = thread::spawn(move || handle.send(Mail::Panic).expect("there is room and the core lives"));
     started();
     if bell.may_sleep(|| !mailbox.is_empty()) {
         sleep.sleep();
@@ -65,11 +65,11 @@ fn mail_against_the_end_of_its_core() {
     let sender = {
         let handle = Arc::clone(&handle);
         thread::spawn(move || {
-            let _taken_or_back = handle.send(Mail::Close);
+            let _taken_or_back = handle.send(Mail::Panic);
         })
     };
     started();
-    handle.set_dead();
+    handle.set_dead(true);
     sender.join().unwrap();
     assert!(mailbox.is_empty(), "mail is left");
 }

@@ -439,8 +439,11 @@ fn forward(
     let Some(core) = context.directory.core_of(shard) else { return Ok(()) };
     match core.send(Mail::Read { address, responder }) {
         Err(MailError::Full(Mail::Read { responder, .. })) => Err((responder, Obstacle::Mailbox(core.id()))),
-        // A dead core's responder answers by being dropped.
-        Ok(()) | Err(_) => Ok(()),
+        Err(MailError::Full(mail) | MailError::Dead(mail)) => {
+            core.refuse(mail);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -1,10 +1,9 @@
 //! Closing a store, and what the superblock says afterwards.
 
-use super::{Inner, block::Pause, opening::DeviceFiles, seat::Assembly, superblocks::unix_ns};
+use super::{Inner, opening::DeviceFiles, seat::Assembly, superblocks::unix_ns};
 use crate::error::CloseError;
 use corelog_shards::{
     core::Core as Engine,
-    directory::{Mail, MailError},
     failure::ShardFailure,
     format::superblock::ShardEntry,
     ids::ShardId,
@@ -129,13 +128,10 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), CloseError> {
     if let Some(forked) = forked(inner) {
         return Err(CloseError::Failed(forked));
     }
-    let driven = super::local::driven_core(inner.assembly.key());
-    if let Some(core) = driven {
-        // A core's own mailbox may be full of what only this thread can take out.
-        ask_once(inner);
+    ask(inner);
+    if let Some(core) = super::local::driven_core(inner.assembly.key()) {
         return Err(CloseError::OnCoreThread { core });
     }
-    ask(inner);
     let closed = inner.assembly.wait_closed(CLOSE_WAIT_MAX);
     let ended = inner.hosting.join(CLOSE_WAIT_MAX);
     inner.assembly.let_go_of_devices();
@@ -153,19 +149,7 @@ pub(super) async fn close_async(inner: &Inner) -> Result<(), CloseError> {
     if let Some(forked) = forked(inner) {
         return Err(CloseError::Failed(forked));
     }
-    for core in &inner.directory.cores {
-        let mut mail = Some(Mail::Close);
-        std::future::poll_fn(|context| match mail.take().map(|mail| core.send(mail)) {
-            Some(Err(MailError::Full(back))) => {
-                // Its core may be on this very thread: it gets the time in between.
-                mail = Some(back);
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        })
-        .await;
-    }
+    ask(inner);
     let closed = std::future::poll_fn(|context| inner.assembly.poll_closed(context)).await;
     inner.assembly.let_go_of_devices();
     first_failure(inner).map_or(closed, |failure| Err(CloseError::Failed(failure)))
@@ -182,23 +166,7 @@ fn forked(inner: &Inner) -> Option<ShardFailure> {
 }
 
 fn ask(inner: &Inner) {
-    for core in &inner.directory.cores {
-        let mut pause = Pause::until(Some(CLOSE_WAIT_MAX));
-        let mut mail = Mail::Close;
-        while let Err(MailError::Full(back)) = core.send(mail) {
-            if !pause.rest() {
-                break;
-            }
-            mail = back;
-        }
-    }
-}
-
-/// Asks without waiting. A core that has no room for the mail now hears of it when its shards are used again.
-fn ask_once(inner: &Inner) {
-    for core in &inner.directory.cores {
-        let _full_or_gone = core.send(Mail::Close);
-    }
+    inner.directory.cores.iter().for_each(|core| core.ask_to_close());
 }
 
 impl Drop for Inner {
@@ -207,13 +175,12 @@ impl Drop for Inner {
         if !self.hosting.is_hosted() || forked(self).is_some() {
             return;
         }
+        ask(self);
         if super::local::driven_core(self.assembly.key()).is_some() {
             // A waker that a core woke held the last handle: this is that core's thread, which cannot wait for
             // itself. The cores close all the same.
-            ask_once(self);
             return;
         }
-        ask(self);
         if !self.hosting.join(CLOSE_WAIT_MAX) {
             tracing::error!("the cores did not end in time; what they accepted may be lost");
         }

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     core::Turn,
-    directory::{Mail, MailError},
     format::superblock::ShardEntry,
     ids::ShardId,
     opening::{WriteSuperblockError, closing_superblock, write_superblock},
@@ -235,10 +234,7 @@ impl Life<'_> {
     fn close(&mut self) {
         self.is_closing = true;
         for core in self.cores.iter().flatten() {
-            if let Err(MailError::Full(_) | MailError::Dead(_)) = core.core.handle().send(Mail::Close) {
-                // Asked again when nobody else can do anything.
-                self.is_closing = false;
-            }
+            core.core.handle().ask_to_close();
         }
     }
 

@@ -90,14 +90,6 @@ fn drive(world: &mut World) {
     }
 }
 
-fn close(world_handle: &crate::directory::CoreHandle) {
-    let mut mail = Mail::Close;
-    while let Err(MailError::Full(back)) = world_handle.send(mail) {
-        mail = back;
-        thread::yield_now();
-    }
-}
-
 fn payload(client: u64, count: u64) -> Vec<u8> {
     // Every other one fills most of a buffer, so that the ring turns.
     let length = if count.is_multiple_of(2) { LARGE } else { 100 };
@@ -157,7 +149,7 @@ fn many_waiters() {
         .collect();
     let all = thread::spawn(move || {
         let done: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
-        close(&handle);
+        handle.ask_to_close();
         done
     });
     drive(&mut world);
@@ -211,7 +203,7 @@ fn many_senders_and_a_close() {
         .collect();
     let closer = {
         let handle = Arc::clone(world.core.handle());
-        thread::spawn(move || close(&handle))
+        thread::spawn(move || handle.ask_to_close())
     };
     drive(&mut world);
     closer.join().unwrap();
@@ -255,7 +247,7 @@ fn many_appends_and_a_close() {
         .collect();
     let closer = {
         let handle = Arc::clone(world.core.handle());
-        thread::spawn(move || close(&handle))
+        thread::spawn(move || handle.ask_to_close())
     };
     drive(&mut world);
     closer.join().unwrap();
@@ -292,7 +284,7 @@ fn many_waiters_and_a_failed_sync() {
         .collect();
     let all = thread::spawn(move || {
         clients.into_iter().for_each(|client| client.join().unwrap());
-        close(&handle);
+        handle.ask_to_close();
     });
     drive(&mut world);
     all.join().unwrap();
