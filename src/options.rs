@@ -233,8 +233,9 @@ pub struct Options {
     pub cores: Option<u32>,
     /// Pin each core's thread to its CPU (hosted cores only).
     pub pin: bool,
-    /// Bytes of a flush buffer; a multiple of the slot. It bounds the record.
-    pub buffer_bytes: u64,
+    /// Bytes of a flush buffer; a multiple of the slot. It bounds the record. `None`: 256 KiB, or what fits into an
+    /// extent of the store if that is less.
+    pub buffer_bytes: Option<u64>,
     /// Flush buffers of a shard; a power of two.
     pub buffers: u32,
     /// Ask for huge pages for the flush buffers.
@@ -274,7 +275,7 @@ impl Default for Options {
         Self {
             cores: None,
             pin: true,
-            buffer_bytes: BUFFER_BYTES_DEFAULT,
+            buffer_bytes: None,
             buffers: RING_BUFFERS_DEFAULT,
             huge_pages: true,
             sync: SyncMethod::default(),
@@ -313,7 +314,7 @@ impl Options {
         /// Pins hosted cores, or not.
         pin: bool => pin;
         /// Sets the bytes of a flush buffer.
-        buffer_bytes: u64 => buffer_bytes;
+        buffer_bytes: u64 => Some(buffer_bytes);
         /// Sets the flush buffers of a shard.
         buffers: u32 => buffers;
         /// Asks for huge pages, or not.
@@ -349,19 +350,8 @@ impl Options {
         if let Some(cores) = self.cores {
             in_range("cores", u64::from(cores), 1, u64::from(CORES_MAX))?;
         }
-        in_range("buffer-bytes", self.buffer_bytes, BUFFER_BYTES_MIN, BUFFER_BYTES_MAX)?;
-        let slot_bytes = geometry.slot_bytes();
-        if !self.buffer_bytes.is_multiple_of(slot_bytes) {
-            return Err(OptionError::Multiple {
-                name: "buffer-bytes",
-                value: self.buffer_bytes,
-                of: slot_bytes,
-            });
-        }
-        let room = geometry.extent_bytes() - slot_bytes;
-        if self.buffer_bytes > room {
-            let (buffer_bytes, extent_bytes) = (self.buffer_bytes, geometry.extent_bytes());
-            return Err(OptionError::BufferBeyondExtent { buffer_bytes, extent_bytes, room });
+        if let Some(buffer_bytes) = self.buffer_bytes {
+            check_buffer(buffer_bytes, geometry)?;
         }
         in_range(
             "buffers",
@@ -374,11 +364,40 @@ impl Options {
         in_range("io-depth", u64::from(self.io_depth), u64::from(IO_DEPTH_MIN), u64::from(IO_DEPTH_MAX))
     }
 
-    /// Longest payload of one record, in bytes.
+    /// Bytes of a flush buffer in a store of this geometry: what was asked for, or the largest that fits into its extents
+    /// and is no larger than the default.
     #[must_use]
-    pub const fn record_bytes_max(&self) -> u64 {
-        corelog_shards::limits::record_bytes_max(self.buffer_bytes)
+    pub fn buffer_bytes_in(&self, geometry: &Geometry) -> u64 {
+        self.buffer_bytes.unwrap_or_else(|| {
+            let fits = BUFFER_BYTES_DEFAULT.min(buffer_room(geometry));
+            fits - fits % geometry.slot_bytes()
+        })
     }
+
+    /// Longest payload of one record in a store of this geometry, in bytes.
+    #[must_use]
+    pub fn record_bytes_max(&self, geometry: &Geometry) -> u64 {
+        corelog_shards::limits::record_bytes_max(self.buffer_bytes_in(geometry))
+    }
+}
+
+/// What an extent has beside its header.
+const fn buffer_room(geometry: &Geometry) -> u64 {
+    geometry.extent_bytes() - geometry.slot_bytes()
+}
+
+fn check_buffer(buffer_bytes: u64, geometry: &Geometry) -> Result<(), OptionError> {
+    in_range("buffer-bytes", buffer_bytes, BUFFER_BYTES_MIN, BUFFER_BYTES_MAX)?;
+    let slot_bytes = geometry.slot_bytes();
+    if !buffer_bytes.is_multiple_of(slot_bytes) {
+        return Err(OptionError::Multiple { name: "buffer-bytes", value: buffer_bytes, of: slot_bytes });
+    }
+    let room = buffer_room(geometry);
+    if buffer_bytes > room {
+        let extent_bytes = geometry.extent_bytes();
+        return Err(OptionError::BufferBeyondExtent { buffer_bytes, extent_bytes, room });
+    }
+    Ok(())
 }
 
 const _: () = assert!(BUFFER_BYTES_DEFAULT.is_multiple_of(SLOT_BYTES_MAX));
@@ -427,6 +446,22 @@ mod tests {
         let error = Options::default().buffer_bytes(1 << 20).check(&small).unwrap_err();
         assert!(matches!(error, OptionError::BufferBeyondExtent { .. }), "{error}");
         assert_eq!(Options::default().check(&geometry), Ok(()));
+    }
+
+    /// The default of 256 KiB was refused by stores whose extents have 256 KiB, header included.
+    #[test]
+    fn a_buffer_that_nobody_asked_for_fits_every_store() {
+        for slot_bytes in [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10] {
+            for extent_bytes in [256 << 10, 512 << 10, 1 << 20, 64 << 20] {
+                let geometry = Geometry::new(slot_bytes, extent_bytes).unwrap();
+                let derived = Options::default().buffer_bytes_in(&geometry);
+                let expected =
+                    if extent_bytes == 256 << 10 { (256 << 10) - slot_bytes } else { BUFFER_BYTES_DEFAULT };
+                assert_eq!(derived, expected, "slots of {slot_bytes}, extents of {extent_bytes}");
+                assert_eq!(Options::default().check(&geometry), Ok(()));
+                assert_eq!(Options::default().buffer_bytes(derived).check(&geometry), Ok(()));
+            }
+        }
     }
 
     #[test]

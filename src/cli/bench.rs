@@ -21,7 +21,10 @@ use super::{
     output::{Reader, bytes},
     setup,
 };
-use corelog::{Backend, Durability, Options, limits::record_bytes_max};
+use corelog::{
+    Backend, Durability, Options,
+    limits::{BUFFER_BYTES_DEFAULT, record_bytes_max},
+};
 use corelog_tuning::topology::Topology;
 use error::BenchError;
 use figures::{Limits, WorkloadReport};
@@ -42,7 +45,8 @@ const RECORDS_TO_READ: u64 = 1 << 18;
 /// Runs the command.
 pub fn run(args: &Bench) -> Result<(), Failure> {
     let options = options(args)?;
-    let record_max = record_bytes_max(options.buffer_bytes);
+    // The store of a bench has extents that the default fits.
+    let record_max = record_bytes_max(options.buffer_bytes.unwrap_or(BUFFER_BYTES_DEFAULT));
     if args.record.0 > record_max {
         return Err(BenchError::RecordTooLarge { bytes: args.record.0, max: record_max }.into());
     }

@@ -21,7 +21,7 @@ pub(super) fn profile(input: &[u8]) {
         let geometry = Geometry::new(4096, 64 << 20).expect("sizes within the bounds");
         let is_sound = options.check(&geometry).is_ok();
         if is_sound {
-            assert!(options.record_bytes_max() < options.buffer_bytes);
+            assert!(options.record_bytes_max(&geometry) < options.buffer_bytes_in(&geometry));
         }
         // TOML has no numbers above 2^63, so a profile came from one that can be written again.
         let written = toml::to_string(&options).expect("options that came from a profile");

@@ -190,7 +190,7 @@ impl Store {
     /// Longest payload of one record, in bytes.
     #[must_use]
     pub fn record_bytes_max(&self) -> u64 {
-        self.options().record_bytes_max()
+        self.options().record_bytes_max(self.inner.directory.layout.geometry())
     }
 
     /// The core that the calling thread drives, if it drives one of this store.

@@ -61,12 +61,13 @@ pub(crate) fn open<P: AsRef<Path>>(paths: &[P], options: &Options, cores: u32) -
     let Found { superblock, devices, bad_copies } = superblocks::read(devices)?;
     options.check(&superblock.geometry)?;
     superblock.check_writable()?;
+    let buffer_bytes = options.buffer_bytes_in(&superblock.geometry);
     let start = Instant::now();
     let how = HowToOpen {
         // A number of cores that was asked for gets a shard for each; a default must not change where keys are routed.
         shards_min: options.cores.map_or(0, |_asked_for| cores),
-        buffer_bytes: options.buffer_bytes,
-        reach_bytes: options.buffer_bytes * u64::from(options.buffers),
+        buffer_bytes,
+        reach_bytes: buffer_bytes * u64::from(options.buffers),
         unix_ns: unix_ns(),
         recovery: recovery_options(options),
     };

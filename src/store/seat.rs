@@ -325,7 +325,7 @@ impl Seat {
         };
         let node = self.place.and_then(|place| place.node).map(|node| node.0);
         let ring = RingOptions {
-            buffer_bytes: options.buffer_bytes,
+            buffer_bytes: options.buffer_bytes_in(&opened.superblock.geometry),
             buffers: options.buffers,
             placement: Placement { huge: options.huge_pages, node },
         };

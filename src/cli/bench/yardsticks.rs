@@ -16,7 +16,7 @@ use crate::cli::{
     output::{Align, Reader, Table},
     size::ByteSize,
 };
-use corelog::{Durability, Options, Turn};
+use corelog::{Durability, Options, Turn, limits::BUFFER_BYTES_DEFAULT};
 use corelog_shards::{
     device::null::NullOptions, memory::Placement, null_core::null_core, open::RingOptions,
     shard::ShardRefusal,
@@ -133,7 +133,7 @@ fn ring(options: &Options, records: u64) -> Result<Verdict, BenchError> {
 
 fn ring_ns(options: &Options, to_append: u64) -> Result<f64, BenchError> {
     let how = RingOptions {
-        buffer_bytes: options.buffer_bytes,
+        buffer_bytes: options.buffer_bytes.unwrap_or(BUFFER_BYTES_DEFAULT),
         buffers: options.buffers,
         placement: Placement { huge: options.huge_pages, node: None },
     };
