@@ -49,6 +49,8 @@ struct Report {
     records_per_second: f64,
     bytes_per_second: f64,
     shards: Vec<ShardReport>,
+    /// What the devices say of themselves that weakens the store's promises, or its speed.
+    warnings: Vec<String>,
     /// What the host did not grant to the engine, and what to do about it.
     not_granted: Vec<String>,
     error: Option<String>,
@@ -79,7 +81,7 @@ pub fn run(args: &Append) -> Result<(), Failure> {
     let total = input_bytes(&args.files)?;
     let acks = args.acks.as_deref().map(create).transpose()?;
     let store = Store::open(&args.store, &options)?;
-    setup::notes(store.recovery()).iter().for_each(|note| say(note));
+    let warnings = setup::announce(&store);
 
     let start = Instant::now();
     let output = Output::new(args.addresses, args.json, acks, Progress::over_bytes("appending", total));
@@ -88,7 +90,7 @@ pub fn run(args: &Append) -> Result<(), Failure> {
     let not_granted = setup::not_granted(&store);
     let failure = failure.or(store.close().err().map(Failure::from));
 
-    let report = report(args, &acknowledged, elapsed, not_granted, failure.as_ref());
+    let report = Report { warnings, ..report(args, &acknowledged, elapsed, not_granted, failure.as_ref()) };
     let printed = print(args, &report);
     match failure {
         Some(failure) => Err(failure),
@@ -269,6 +271,7 @@ fn report(
         shards: parts
             .map(|(shard, part)| ShardReport { shard, records: part.records, bytes: part.bytes })
             .collect(),
+        warnings: Vec::new(),
         not_granted,
         error: failure.and_then(|failure| failure.message.clone()),
     }

@@ -94,6 +94,7 @@ fn measure(args: &Bench, options: &Options) -> Result<Report, BenchError> {
         cores: if args.hosted { "hosted" } else { "owned" },
         granted: session.store.grants(),
         pinned: session.pinned.clone(),
+        warnings: setup::announce(&session.store),
         workloads: Vec::new(),
         reopen: None,
         seconds: 0.0,

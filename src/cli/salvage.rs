@@ -30,6 +30,8 @@ struct Report {
     #[serde(flatten)]
     found: SalvageReport,
     seconds: f64,
+    /// What the devices of the new store say of themselves that weakens its promises, or its speed.
+    warnings: Vec<String>,
 }
 
 /// Runs the command.
@@ -41,6 +43,7 @@ pub fn run(args: &Salvage) -> Result<(), Failure> {
     let format = format_options(args, &damaged);
     corelog::format(&[&args.out], &format, &mut |_, _| {})?;
     let store = Store::open(&args.out, &run_options(args, &damaged))?;
+    let warnings = setup::announce(&store);
     let copied = damaged.run(&mut |record| copy(&store, record, map.as_mut()));
     // What was copied is kept, also if the rest could not be.
     let synced = store.sync();
@@ -57,6 +60,7 @@ pub fn run(args: &Salvage) -> Result<(), Failure> {
         new_store: store.id().to_string(),
         found,
         seconds: start.elapsed().as_secs_f64(),
+        warnings,
     };
     let reader = Reader::from_json_flag(args.json);
     reader.write(&mut io::stdout().lock(), &report, for_person).map_err(Failure::of_output)?;

@@ -3,7 +3,7 @@
 use super::{
     args::{RunOptions, Verify},
     exit::Exit,
-    failure::{Failure, say},
+    failure::Failure,
     output::{Facts, Reader, bytes, count, duration},
     progress::Progress,
     setup,
@@ -26,6 +26,8 @@ struct Report {
     seconds: f64,
     damage: u64,
     places: Vec<String>,
+    /// What the devices say of themselves that weakens the store's promises, or its speed.
+    warnings: Vec<String>,
 }
 
 /// Opens the store, which recovers it, and reads all of it through its cores.
@@ -41,7 +43,7 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
     // Nothing is appended, so the smallest buffers do, which fit every store.
     let options = setup::options(&run)?.buffer_bytes(SLOT_BYTES_MAX).buffers(RING_BUFFERS_MIN);
     let store = Store::open(&args.store, &options)?;
-    setup::notes(store.recovery()).iter().for_each(|note| say(note));
+    let warnings = setup::announce(&store);
     let start = Instant::now();
     let total = store.recovery().shards.iter().map(|shard| shard.bytes).sum();
     let progress = Progress::over_bytes("scrubbing", Some(total));
@@ -62,6 +64,7 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
         seconds: start.elapsed().as_secs_f64(),
         damage: found.damages,
         places: found.places.iter().map(ToString::to_string).collect(),
+        warnings,
     };
     let reader = Reader::from_json_flag(args.json);
     reader.write(&mut std::io::stdout().lock(), &report, for_person).map_err(Failure::of_output)?;

@@ -3,7 +3,7 @@
 use super::{
     args::{self, DeviceOptions, RunOptions},
     exit::Exit,
-    failure::Failure,
+    failure::{Failure, say},
 };
 use corelog::{Backend, Durability, Options, RecoveryReport, Store, SyncMethod};
 use std::path::Path;
@@ -48,8 +48,17 @@ fn profile(path: &Path) -> Result<Options, Failure> {
     })
 }
 
+/// Says on standard error what opening had to cut off, and what the devices say of themselves that weakens the store's
+/// promises. Gives the latter, for a report.
+pub fn announce(store: &Store) -> Vec<String> {
+    notes(store.recovery()).iter().for_each(|note| say(note));
+    let warnings: Vec<String> = store.warnings().iter().map(ToString::to_string).collect();
+    warnings.iter().for_each(|warning| say(&format!("note: {warning}")));
+    warnings
+}
+
 /// Lines for standard error about what opening had to cut off.
-pub fn notes(report: &RecoveryReport) -> Vec<String> {
+fn notes(report: &RecoveryReport) -> Vec<String> {
     let cut = report.shards.iter().filter(|shard| shard.tail.cut_frames > 0);
     let mut notes: Vec<String> = cut
         .map(|shard| {

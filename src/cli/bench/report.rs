@@ -19,6 +19,8 @@ pub struct Report {
     pub cores: &'static str,
     pub granted: Vec<CoreGrants>,
     pub pinned: Vec<bool>,
+    /// What the devices say of themselves that weakens the store's promises, or its speed.
+    pub warnings: Vec<String>,
     pub workloads: Vec<WorkloadReport>,
     pub reopen: Option<ReopenReport>,
     pub seconds: f64,
