@@ -367,8 +367,8 @@ fn a_close_asked_for_on_the_cores_own_thread_is_heard_although_its_mailbox_is_fu
     }
     assert_eq!(store.try_append(Route::Local, b"late").unwrap_err().error, AppendError::Closed);
     // What was in the mailbox before the close was appended.
-    let appended = sent.drain(..).map(|future| block_on(future).unwrap()).count();
-    drop(sent);
+    let appended = sent.len();
+    sent.into_iter().for_each(|future| _ = block_on(future).unwrap());
     drop((core, store));
     let store = Store::open(&place.path, &options(1)).unwrap();
     assert!(matches!(store.recovery().shards[0].tail.kind, TailKind::Clean));
