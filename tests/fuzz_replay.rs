@@ -2,7 +2,8 @@
 //! and memory, and never with a panic: the kept corpus, and random mutations of it.
 //!
 //! Each run has a new seed, which is printed; `CORELOG_FUZZ_SEED` repeats one, `CORELOG_FUZZ_CASES` gives the number of
-//! mutations of each target. An input that fails is kept in a file whose name is printed.
+//! mutations of each target, `CORELOG_FUZZ_SECONDS` says instead how long each goes on. An input that fails is kept in a
+//! file whose name is printed.
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "bounding memory needs an allocator of our own")]
 
@@ -108,19 +109,21 @@ fn replay_and_mutate(target: Target, cases: u64) {
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("CORELOG_FUZZ_SEED").unwrap_or(now);
-    let cases = number("CORELOG_FUZZ_CASES").unwrap_or(cases);
-    eprintln!(
-        "{}: {} kept inputs, {cases} mutations with CORELOG_FUZZ_SEED={seed}",
-        target.name(),
-        corpus.len()
-    );
+    let seconds = number("CORELOG_FUZZ_SECONDS");
+    let cases = number("CORELOG_FUZZ_CASES").unwrap_or(if seconds.is_some() { u64::MAX } else { cases });
+    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    eprintln!("{}: {} kept inputs, mutations with CORELOG_FUZZ_SEED={seed}", target.name(), corpus.len());
     let mut random = Random::new(seed);
-    for case in 0..cases {
+    let mut done = 0;
+    while done < cases && end.is_none_or(|end| Instant::now() < end) {
+        let case = done;
+        done += 1;
         let mut input = corpus[random.below(corpus.len())].clone();
         let other = &corpus[random.below(corpus.len())];
         mutate(&mut input, other, &mut random);
         run(target, &input, &format!("seed-{seed}-case-{case}"));
     }
+    eprintln!("{}: {done} mutations", target.name());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::input::Input;
 use corelog_shards::address::Address;
 use std::{collections::BTreeMap, sync::OnceLock};
 
+mod library;
 mod life;
 mod mend;
 mod script;
@@ -90,6 +91,7 @@ pub(super) fn run(input: &[u8]) {
     let base = base();
     let changed = script::play(&mut fields, base);
     life::check(base, &changed);
+    library::check(base, &changed);
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {

@@ -14,6 +14,8 @@ pub(super) struct Changed {
     pub(super) bytes: Vec<u8>,
     /// Nothing was forged: bytes were lost, moved or flipped, as devices do.
     pub(super) is_honest: bool,
+    /// How a store is opened on it; see [`super::library`].
+    pub(super) how: u8,
 }
 
 const POKE: u8 = 0;
@@ -24,12 +26,11 @@ const POKE_ALL_SUPERBLOCKS: u8 = 4;
 const TRUNCATE: u8 = 5;
 const KINDS: u8 = 6;
 
-/// Plays the script at the front of `input`: a byte of what to mend, one without a meaning yet, one of how many
-/// edits, and those.
+/// Plays the script at the front of `input`: a byte of what to mend, one of how to open, one of how many edits, and
+/// those.
 pub(super) fn play(input: &mut Input<'_>, base: &Base) -> Changed {
     let mut bytes = base.bytes.clone();
-    // The second byte has no meaning yet.
-    let (mend, _reserved, edits) = (input.u8(), input.u8(), usize::from(input.u8()));
+    let (mend, how, edits) = (input.u8(), input.u8(), usize::from(input.u8()));
     let mut touched = BTreeSet::new();
     let mut is_honest = mend == 0;
     for _ in 0..edits.min(EDITS_MAX) {
@@ -72,7 +73,7 @@ pub(super) fn play(input: &mut Input<'_>, base: &Base) -> Changed {
         }
     }
     mend::mend(&mut bytes, mend, &touched, &base.places);
-    Changed { bytes, is_honest }
+    Changed { bytes, is_honest, how }
 }
 
 /// A run of slots, in bytes.
