@@ -68,6 +68,7 @@ impl Store {
             phase: Phase::Flush(flushed),
             reads: Vec::new(),
             read_ahead: SCAN_READ_AHEAD,
+            read_bytes: 0,
             tries: 0,
             flush_error: None,
             on_damage: OnDamage::Stop,
@@ -100,6 +101,8 @@ pub struct Scan {
     phase: Phase,
     reads: Vec<(Run, Pending)>,
     read_ahead: usize,
+    /// What was asked of the device so far.
+    read_bytes: u64,
     /// How often a full mailbox was tried in vain with nothing under way.
     tries: u32,
     flush_error: Option<WaitError>,
@@ -131,6 +134,11 @@ impl Scan {
     pub(crate) const fn read_ahead(mut self, reads: usize) -> Self {
         self.read_ahead = reads;
         self
+    }
+
+    /// Bytes of the device that it asked for so far.
+    pub(crate) const fn read_bytes(&self) -> u64 {
+        self.read_bytes
     }
 
     /// The shard.
@@ -394,6 +402,7 @@ impl Scan {
         match self.store.ask(&core, mail) {
             Ok(pending) => {
                 self.tries = 0;
+                self.read_bytes += run.slots * self.store.directory().layout.geometry().slot_bytes();
                 self.reads.push((run, pending));
                 Ok(true)
             }

@@ -17,7 +17,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How to scrub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubOptions {
-    /// Most bytes per second, on average; reads come in pieces of up to 1 MiB.
+    /// Most bytes that are read from the device per second, on average; reads come in pieces of up to 1 MiB.
     pub bytes_per_second: NonZeroU64,
 }
 
@@ -36,6 +36,8 @@ pub struct ScrubReport {
     pub records: u64,
     /// Their bytes, headers included.
     pub bytes: u64,
+    /// Bytes that were read from the device for it: also headers, padding, and what is damaged.
+    pub read_bytes: u64,
     /// Damaged places.
     pub damages: u64,
     /// The first of them.
@@ -80,7 +82,10 @@ impl Store {
         progress: &mut dyn FnMut(&ScrubReport) -> bool,
     ) -> Result<bool, ScanError> {
         let mut told = Instant::now();
-        for record in self.scan(shard)?.skip_damage().read_ahead(1) {
+        let read_before = report.read_bytes;
+        let mut scan = self.scan(shard)?.skip_damage().read_ahead(1);
+        while let Some(record) = scan.next() {
+            report.read_bytes = read_before + scan.read_bytes();
             match record {
                 Ok(record) => {
                     report.records += 1;
@@ -96,7 +101,9 @@ impl Store {
                 Err(ScanError::Reclaimed { .. }) => return Ok(true),
                 Err(error) => return Err(error),
             }
-            let due = Duration::from_secs_f64(report.bytes as f64 / options.bytes_per_second.get() as f64);
+            // By what was read: a log of small frames is mostly padding.
+            let seconds = report.read_bytes as f64 / options.bytes_per_second.get() as f64;
+            let due = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
             while let Some(early) = due.checked_sub(start.elapsed()).filter(|early| !early.is_zero()) {
                 std::thread::sleep(early.min(PAUSE_MAX));
                 if !progress(report) {

@@ -1,13 +1,14 @@
 //! A scrub of the running store names each damaged place and goes on behind it, at the rate that it was given.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use corelog::{FormatOptions, Options, Route, ScrubOptions, ShardId, Store};
+use corelog::{Address, Durability, FormatOptions, Options, Route, ScrubOptions, ShardId, Store};
 use std::{
     fs::OpenOptions,
     num::NonZeroU64,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -77,5 +78,94 @@ fn the_rate_is_kept_and_a_scrub_can_be_ended() {
     let slower = ScrubOptions { bytes_per_second: NonZeroU64::new(1000).unwrap() };
     let ended = store.scrub_with(slower, &mut |report| report.records == 0).unwrap();
     assert!(ended.records < 600 && ended.shards == 0, "{ended:?}");
+    store.close().unwrap();
+}
+
+/// Appends beside the scrub, every 16th record awaited, and reads some of its own back; gives what it appended.
+fn append_and_read(
+    store: &Store,
+    appender: u64,
+    is_over: &AtomicBool,
+    beside: &AtomicUsize,
+) -> Vec<(Address, Vec<u8>)> {
+    let mut appended = Vec::new();
+    let mut index = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let payload: Vec<u8> = (0..100 + index % 900).map(|at| (appender + index * 7 + at) as u8).collect();
+        let ticket = store.append_to(Route::Shard(ShardId((index % 2) as u16)), &payload).unwrap();
+        if index % 16 == 0 {
+            ticket.wait(Durability::Durable).unwrap();
+            assert_eq!(store.read(ticket.address()).unwrap(), payload);
+        }
+        appended.push((ticket.address(), payload));
+        beside.fetch_add(1, Ordering::Relaxed);
+        index += 1;
+        // The store is to last for as long as the scrub takes.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    appended
+}
+
+#[test]
+fn a_flipped_bit_is_found_beside_appends_and_reads_that_lose_nothing() {
+    const RATE: u64 = 4_000_000;
+    // What may have been asked for ahead of the rate: the piece in use and the one behind it.
+    const AHEAD: u64 = 2 << 20;
+    const RECORDS: u16 = 1200;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("store");
+    Store::format(&[&path], &FormatOptions::sized(128 << 20).shards(2).extent_bytes(1 << 20)).unwrap();
+    let store = Store::open(&path, &options()).unwrap();
+    // Frames of one small record each: nearly all that is read is padding, which counts.
+    let append_alone = |index: u16| {
+        let ticket = store.append_to(Route::Shard(ShardId(index % 2)), &[index as u8; 100]).unwrap();
+        ticket.wait(Durability::Written).unwrap();
+        ticket.address()
+    };
+    let kept: Vec<Address> = (0..RECORDS).map(append_alone).collect();
+    store.sync().unwrap();
+    flip(&path, kept[123].byte() + AREA + 50);
+    let (is_over, beside) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (report, appended) = std::thread::scope(|scope| {
+        let spawn = |appender| {
+            let (store, is_over, beside) = (&store, &is_over, &beside);
+            scope.spawn(move || append_and_read(store, appender, is_over, beside))
+        };
+        let appenders = [1, 2].map(spawn);
+        let (start, mut appended_at_last, mut ahead) = (Instant::now(), 0, Vec::new());
+        let how = ScrubOptions { bytes_per_second: NonZeroU64::new(RATE).unwrap() };
+        let report = store.scrub_with(how, &mut |report| {
+            // Time that passes unseen only makes the bound wider.
+            let allowed = (RATE as f64 * start.elapsed().as_secs_f64()) as u64;
+            ahead.push(report.read_bytes.saturating_sub(allowed));
+            appended_at_last = beside.load(Ordering::Relaxed);
+            true
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let appended: Vec<_> = appenders.into_iter().flat_map(|it| it.join().unwrap()).collect();
+        assert!(appended_at_last > 0, "nothing was appended beside the scrub");
+        assert!(ahead.iter().max().is_some_and(|ahead| *ahead <= AHEAD), "{ahead:?}");
+        (report.unwrap(), appended)
+    });
+    let places: Vec<ShardId> = report.places.iter().map(|damage| damage.place.shard).collect();
+    assert_eq!((report.shards, report.damages, places), (2, 1, vec![ShardId(1)]), "{report:?}");
+    assert!(report.records >= u64::from(RECORDS) - 1, "{report:?}");
+    assert!(
+        report.read_bytes >= u64::from(RECORDS) * 4096 && report.read_bytes >= report.bytes,
+        "{report:?}"
+    );
+    let check = |store: &Store| {
+        for (address, payload) in &appended {
+            assert_eq!(store.read(*address).unwrap(), payload, "{address}");
+        }
+        for (index, address) in kept.iter().enumerate() {
+            assert_eq!(store.read(*address).is_ok(), index != 123, "{address}");
+        }
+    };
+    check(&store);
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open(&path, &options()).unwrap();
+    check(&store);
     store.close().unwrap();
 }
