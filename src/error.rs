@@ -162,7 +162,7 @@ pub enum GeometryProblem {
     },
 }
 
-/// An append that was refused. Nothing of it is in the log.
+/// An append that was refused. Nothing of it is in the log, unless the variant says that this is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -207,6 +207,17 @@ pub enum AppendError {
     CoreDead {
         /// The shard.
         shard: ShardId,
+    },
+    /// The core that was sent the record did not answer for the stall time, and may append it yet; whether it did is
+    /// told by reading the shard.
+    #[error(
+        "the core of {shard:?} did not answer within {waited:?}; whether the record is appended is not known"
+    )]
+    Unanswered {
+        /// The shard.
+        shard: ShardId,
+        /// How long.
+        waited: Duration,
     },
     /// Nothing moved for the stall time.
     #[error("{shard:?} made no room within {waited:?}: its device is stalled or slow")]

@@ -124,3 +124,19 @@ fn a_full_ring_refuses_although_its_core_is_awake() {
     drop(store);
     assert_eq!(records(&place), expected);
 }
+
+/// The error was `Stalled`, which says that nothing is in the log; the core appended the record when it came to it.
+#[test]
+fn an_append_that_nobody_answered_is_not_called_refused() {
+    let place = Place::formatted(1);
+    let options = routed().stall(std::time::Duration::from_millis(50));
+    let mut opening = Store::open_owned(&[&place.path], &options).unwrap();
+    let mut cores: Vec<Core> = opening.take_seats().into_iter().map(|seat| seat.start().unwrap()).collect();
+    let store = opening.store().unwrap();
+    let error = store.append_to(SHARD, b"late").unwrap_err();
+    assert!(matches!(error, AppendError::Unanswered { shard: ShardId(0), .. }), "{error}");
+    turn_until(&mut cores, || mail(&store) == 1);
+    assert!(cores[0].close(std::time::Duration::from_secs(20)));
+    drop((cores, store));
+    assert_eq!(records(&place), [b"late".to_vec()]);
+}

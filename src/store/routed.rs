@@ -101,7 +101,9 @@ impl Store {
 
     fn answer_to<'s>(&'s self, shard: &'s Shard, pending: Pending) -> Result<Ticket<'s>, AppendError> {
         let mut sent = Sent { store: self, shard, pending };
-        let answer = Sleeper::wait(&mut sent, self.stall()).ok_or_else(|| self.stalled(shard))?;
+        let unanswered =
+            || AppendError::Unanswered { shard: shard.id(), waited: self.stall().unwrap_or_default() };
+        let answer = Sleeper::wait(&mut sent, self.stall()).ok_or_else(unanswered)?;
         answer.map_err(|refused| refused.error)
     }
 
