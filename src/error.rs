@@ -174,6 +174,12 @@ pub enum AppendError {
         /// What fits.
         max: u64,
     },
+    /// A large record would be longer than the store allows.
+    #[error("a large record of this store has at most {max} bytes: 1 GiB, or a quarter of the store")]
+    LargeTooLong {
+        /// What is allowed.
+        max: u64,
+    },
     /// All buffers of the shard are on their way to the device; try again when a write has completed.
     #[error("all flush buffers of {shard:?} are full; wait for a write, or append with the waiting call")]
     Full {

@@ -18,22 +18,24 @@ use corelog_shards::{
     extents::{ExtentEntry, ExtentTable, ExtentUse},
     format::{
         checksum::StoreSeed,
-        record::{RecordHeader, RecordKind, check_record},
+        record::{RecordHeader, check_record},
         superblock::Superblock,
     },
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, Generation, SlotIndex},
     limits::INSPECTION_TRIES_MAX,
     memory::PooledBuffer,
     opening::{Source, extent_table, layout_of},
-    reads::ReadError,
+    reads::{ReadError, payload_of},
     recovery::{RecoveredShard, RecoveryReport, RecoverySource, SourceError},
 };
 use std::{path::Path, sync::Arc};
 
+mod lists;
 mod scanning;
 mod verify;
 
 pub use scanning::InspectionScan;
+pub(crate) use scanning::Recovered;
 pub use verify::{Finding, FindingPlace, VerifyReport};
 
 /// A store as it was found, read-only.
@@ -122,13 +124,10 @@ impl Inspection {
         let device = self.superblock.locate(slot).map_or(DeviceIndex(0), |(device, _)| device);
         let corrupt = |error| ReadError::Corrupt { shard: entry.shard, slot, device, address, error };
         let view = check_record(&buffer.as_slice()[in_slot..], seed).map_err(corrupt)?;
-        match view.kind {
-            RecordKind::DATA => Ok(Bytes::copy_from_slice(view.payload)),
-            _ => Err(ReadError::NotData { address }),
-        }
+        payload_of(&view, address)
     }
 
-    fn owner(&self, address: Address) -> Result<ExtentEntry, ReadError> {
+    pub(crate) fn owner(&self, address: Address) -> Result<ExtentEntry, ReadError> {
         let no_such = |why| ReadError::NoSuchAddress { address, why };
         let geometry = &self.superblock.geometry;
         let extent = address.extent(geometry);
@@ -147,7 +146,7 @@ impl Inspection {
         Ok(entry)
     }
 
-    fn slots(&self, slot: SlotIndex, slots: u64) -> Result<PooledBuffer, ReadError> {
+    pub(crate) fn slots(&self, slot: SlotIndex, slots: u64) -> Result<PooledBuffer, ReadError> {
         let bytes = slots * self.superblock.geometry.slot_bytes();
         let mut buffer = PooledBuffer::alone(bytes as usize).map_err(|_| ReadError::NoMemory { bytes })?;
         let source = Source { superblock: &self.superblock, devices: &DeviceFiles(&self.devices) };

@@ -22,6 +22,7 @@ pub mod fuzzing;
 #[cfg(feature = "glommio")]
 pub mod glommio;
 mod inspect;
+mod large;
 mod options;
 mod read;
 mod read_many;
@@ -47,6 +48,7 @@ pub use corelog_shards::{
 pub use corelog_tuning::probe::Warning;
 pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, WaitError};
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
+pub use large::{LargeReadError, LargeReader};
 pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
 pub use read::Reading;
 pub use read_many::ReadingMany;
@@ -54,5 +56,8 @@ pub use router::Route;
 pub use salvage::{LossOf, Salvage, SalvageError, SalvageLoss, SalvageReport, SalvagedRecord};
 pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
 pub use scrub::{ScrubOptions, ScrubReport};
-pub use store::{Core, CoreGrants, DeviceWarning, Filling, Formatted, Opening, Room, Seat, Store, format};
+pub use store::{
+    Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Formatted, LargeWriter, Opening, Reservation, Room,
+    Seat, Store, format,
+};
 pub use ticket::{Reached, Ticket, TicketId};

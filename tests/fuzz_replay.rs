@@ -147,6 +147,11 @@ fn any_record_is_answered() {
 }
 
 #[test]
+fn any_list_is_answered() {
+    replay_and_mutate(Target::Manifest, 5000);
+}
+
+#[test]
 fn any_device_is_answered() {
     replay_and_mutate(Target::Image, 150);
 }

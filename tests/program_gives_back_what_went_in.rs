@@ -89,6 +89,24 @@ fn each_way_to_split_has_a_way_to_join() {
 }
 
 #[test]
+fn a_file_of_any_length_is_one_record() {
+    let folder = folder();
+    let path = store_in(folder.path());
+    let long: Vec<u8> = (0..3_000_000_u32).flat_map(|at| (at / 3).to_le_bytes()).take(3_000_000).collect();
+    let file = folder.path().join("long");
+    fs::write(&file, &long).unwrap();
+    let line = format!("append @ {} --split none --addresses --shard 1", file.display());
+    let address = run(&path, &line).done();
+    run_with(&path, "append @ --shard 1", b"small").done();
+    assert!(run(&path, &format!("read @ --join none {}", address.trim())).out == long);
+    assert!(run(&path, "cat @ --shard 1 --join none").out == [&long[..], b"small"].concat());
+    let length = (long.len() as u32).to_le_bytes();
+    let framed = [&length, &long[..], b"\x05\0\0\0small"].concat();
+    assert!(run(&path, "cat @ --shard 1 --join u32le").out == framed);
+    assert_eq!(run(&path, "verify @ --json").json()["records"], 2);
+}
+
+#[test]
 fn every_durability_backend_and_route_keeps_every_record() {
     let folder = folder();
     let path = folder.path().join("store");

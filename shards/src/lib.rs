@@ -15,6 +15,7 @@ pub mod geometry;
 pub mod ids;
 pub mod layout;
 pub mod limits;
+pub mod manifest;
 pub mod memory;
 #[cfg(all(test, loom))]
 mod models;

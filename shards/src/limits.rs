@@ -68,6 +68,23 @@ pub const RECORD_PAYLOAD_BYTES_MAX: u64 = (1 << 24) - 1;
 /// Bytes of a frame header; the first record of a frame starts behind it.
 pub const FRAME_HEADER_BYTES: u64 = 128;
 
+/// Largest payload of a node of a batch's or large record's list, in bytes.
+pub const MANIFEST_NODE_BYTES_MAX: u64 = 64 << 10;
+/// Most levels of such a list. With the smallest buffers four of them list more than any store holds.
+pub const MANIFEST_LEVELS_MAX: u8 = 6;
+/// Reads that any walk through such a list may make.
+pub const WALK_READS_MIN: u64 = 64;
+/// And one more for each so many bytes of the shard. Any two groups or parts in a row have several times as many.
+pub const WALK_BYTES_PER_READ_MIN: u64 = 1 << 10;
+/// Addresses of its records that a batch keeps for its ticket; those of a larger one are found by a scan.
+pub const BATCH_ADDRESSES_MAX: usize = 1 << 20;
+/// Longest large record, in bytes.
+pub const LARGE_RECORD_BYTES_MAX: u64 = 1 << 30;
+/// And no longer than the store divided by this.
+pub const LARGE_RECORD_STORE_PARTS: u64 = 4;
+/// Every part of a large record but its last has at least this many bytes.
+pub const LARGE_PART_BYTES_MIN: u64 = 4 << 10;
+
 /// Bytes that a mailbox message may wait behind: messages per mailbox when nothing is said.
 pub const MAILBOX_MESSAGES_DEFAULT: u32 = 1024;
 /// Most messages of one mailbox.
@@ -158,6 +175,8 @@ const _: () = {
     assert!(STORE_BYTES_MAX / RECORD_ALIGNMENT == 1 << 43);
     assert!(STORE_BYTES_MAX / SLOT_BYTES_MIN == 1 << 34);
     assert!(EXTENTS_MAX as u64 == STORE_BYTES_MAX / EXTENT_BYTES_DEFAULT);
+    assert!((BUFFER_BYTES_MIN - FRAME_HEADER_BYTES) / 2 - 2 * RECORD_HEADER_BYTES >= LARGE_PART_BYTES_MIN);
+    assert!(MANIFEST_NODE_BYTES_MAX <= RECORD_PAYLOAD_BYTES_MAX);
     assert!(BUFFER_BYTES_MAX <= RECORD_PAYLOAD_BYTES_MAX);
     assert!(FRAME_HEADER_BYTES <= SECTOR_BYTES && EXTENT_HEADER_BYTES <= SECTOR_BYTES);
     assert!(4 * SUPERBLOCK_COPY_BYTES_MAX <= SUPERBLOCK_AREA_BYTES);

@@ -117,6 +117,10 @@ mutants! {
     /// A change of room is counted before those who wait for it are taken, so that one who has seen it is taken too, and
     /// sleeps on without a waker.
     RoomCountedEarly,
+    /// The commit of a batch is written before its last records are.
+    HalfBatch,
+    /// The list of a batch or of a large record leaves one entry out.
+    ManifestSkipsPart,
 }
 
 impl Mutant {

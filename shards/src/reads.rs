@@ -5,7 +5,10 @@ use crate::{
     device::{Completion, Device, Errno, Instant, Operation, Token},
     directory::{Directory, Mail, MailError},
     extents::ExtentUse,
-    format::record::{RecordError, RecordHeader, RecordKind, check_record},
+    format::{
+        manifest::{Manifest, ManifestOf},
+        record::{RecordError, RecordFlags, RecordHeader, RecordKind, RecordView, check_record},
+    },
     ids::{CoreId, DeviceIndex, FrameNumber, Generation, ShardId, SlotIndex},
     limits::{READ_WAIT_MS_MAX, RECORD_HEADER_BYTES},
     memory::{BufferPool, PooledBuffer},
@@ -65,6 +68,16 @@ pub enum ReadError {
     NotData {
         /// As given.
         address: Address,
+    },
+    /// It is a large record, which is read part by part.
+    #[error(
+        "the record at {address} has {bytes} bytes in parts; use `open_large`, which reads them one by one"
+    )]
+    Large {
+        /// As given.
+        address: Address,
+        /// Bytes of the whole record.
+        bytes: u64,
     },
     /// The record was accepted at most: its shard stopped before it was written.
     #[error(
@@ -554,8 +567,20 @@ pub(crate) fn record_reply(
         address,
         error,
     })?;
+    payload_of(&view, address)
+}
+
+/// The payload of a record that is the caller's. One of a batch counts as such whether or not its batch was committed:
+/// nobody was told its address before.
+pub fn payload_of(view: &RecordView<'_>, address: Address) -> Result<Bytes, ReadError> {
     match view.kind {
-        RecordKind::DATA => Ok(Bytes::copy_from_slice(view.payload)),
+        RecordKind::DATA | RecordKind::BATCH_DATA => Ok(Bytes::copy_from_slice(view.payload)),
+        RecordKind::LARGE_MANIFEST if view.flags == RecordFlags::NONE => {
+            match Manifest::decode_root(view.payload, ManifestOf::Large) {
+                Ok(list) => Err(ReadError::Large { address, bytes: list.bytes }),
+                Err(_) => Err(ReadError::NotData { address }),
+            }
+        }
         _ => Err(ReadError::NotData { address }),
     }
 }

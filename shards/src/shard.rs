@@ -16,7 +16,10 @@ use crate::{
     watermark::{Durability, Mark, RoomWaiters, Watermarks},
 };
 use crossbeam_utils::CachePadded;
-use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as PlainU64};
+use std::{
+    io::IoSlice,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as PlainU64},
+};
 
 /// Counters of a shard since it was opened. Written by its owner, read by anyone; each is exact, together they are
 /// of a moment ago.
@@ -148,6 +151,20 @@ impl Shard {
             }
             Err(refusal) => Err(self.explain(refusal)),
         }
+    }
+
+    /// Copies the pieces of one payload into the current buffer, one behind the other, or says at once why not.
+    #[inline]
+    pub fn try_append_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<Placed, ShardRefusal> {
+        let length = pieces.iter().map(|piece| piece.len()).fold(0, usize::saturating_add);
+        let mut reservation = self.try_reserve(length)?;
+        let mut rest = reservation.payload_mut();
+        for piece in pieces {
+            let (here, behind) = rest.split_at_mut(piece.len());
+            here.copy_from_slice(piece);
+            rest = behind;
+        }
+        Ok(reservation.commit(RecordKind::DATA, RecordFlags::NONE))
     }
 
     /// Claims room for a payload of `length` bytes, or says at once why not.

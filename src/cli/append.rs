@@ -17,7 +17,7 @@ use super::{
     setup,
 };
 use acks::{Acker, Acknowledged, Output, Piece};
-use corelog::{AppendError, Route, Store};
+use corelog::{AppendError, LargeWriter, Route, Store, Ticket};
 use corelog_shards::format::checksum::crc32c;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use input::{Input, InputError, Next};
@@ -136,8 +136,15 @@ fn append(store: &Store, args: &Append, output: Output) -> (Acknowledged, Option
     let acker = Acker::new(store, args.durability.into(), output);
     std::thread::scope(|scope| {
         let acknowledging = scope.spawn(move || acker.run(&to_acknowledge, &returned));
-        let appender =
-            Appender { store, args, full, free, piece_records_max: in_flight / pieces, piece: None };
+        let appender = Appender {
+            store,
+            args,
+            full,
+            free,
+            piece_records_max: in_flight / pieces,
+            piece: None,
+            large: None,
+        };
         let appended = appender.run();
         let (acknowledged, failure) = match acknowledging.join() {
             Ok(result) => result,
@@ -183,6 +190,8 @@ struct Appender<'a> {
     piece_records_max: u64,
     /// The piece that is being filled.
     piece: Option<Piece>,
+    /// The input that is being appended in parts.
+    large: Option<LargeWriter<'a>>,
 }
 
 impl Appender<'_> {
@@ -212,21 +221,51 @@ impl Appender<'_> {
         loop {
             match input.next()? {
                 Next::Record(record) => self.record(record)?,
+                Next::Part(part) => self.part(part)?,
+                Next::PartsEnd => self.end_parts()?,
                 Next::Waiting => self.end_piece()?,
                 Next::End => return Ok(()),
             }
         }
     }
 
+    /// A part of an input that is one record. Its first part says where it goes.
+    fn part(&mut self, part: &[u8]) -> Result<(), Stopped> {
+        let mut large = match self.large.take() {
+            Some(large) => large,
+            None => self.store.append_large(self.route(part))?,
+        };
+        large.append(part)?;
+        self.large = Some(large);
+        Ok(())
+    }
+
+    fn end_parts(&mut self) -> Result<(), Stopped> {
+        let Some(large) = self.large.take() else { return Ok(()) };
+        self.open_piece()?;
+        let bytes = large.bytes();
+        let ticket = large.finish()?;
+        self.add(ticket, bytes)
+    }
+
+    /// Before an append, so that never more records wait than were allowed to.
+    fn open_piece(&mut self) -> Result<(), Stopped> {
+        if self.piece.is_none() {
+            self.piece = Some(self.free.recv().map_err(|_| Stopped::NotAcknowledged)?);
+        }
+        Ok(())
+    }
+
     fn record(&mut self, record: &[u8]) -> Result<(), Stopped> {
         let route = self.route(record);
-        // Before the append, so that never more records wait than were allowed to.
-        let piece = match &mut self.piece {
-            Some(piece) => piece,
-            none => none.insert(self.free.recv().map_err(|_| Stopped::NotAcknowledged)?),
-        };
+        self.open_piece()?;
         let ticket = self.store.append_to(route, record)?;
-        piece.add(ticket, record.len() as u64, self.args.addresses);
+        self.add(ticket, record.len() as u64)
+    }
+
+    fn add(&mut self, ticket: Ticket<'_>, bytes: u64) -> Result<(), Stopped> {
+        let Some(piece) = &mut self.piece else { return Ok(()) };
+        piece.add(ticket, bytes, self.args.addresses);
         if piece.records() >= self.piece_records_max || piece.bytes() >= PIECE_BYTES_MAX {
             self.end_piece()?;
         }

@@ -3,7 +3,7 @@
 use super::{
     args::{Cat, Framing},
     failure::Failure,
-    read::{inspect, write_record},
+    read::{inspect, write_large, write_record},
     setup,
 };
 use corelog::{Inspection, InspectionScan, Record, ScanError, ScanFrom, ShardId};
@@ -59,7 +59,7 @@ fn print(
         let next = scan.next();
         heads.push(Head { shard, scan, next });
     }
-    let printed = merge(&mut heads, printer);
+    let printed = merge(store, &mut heads, printer);
     positions.extend(heads.iter().filter_map(|head| Some((head.shard, head.scan.resume_at()?))));
     let flushed = printer.out.flush().map_err(Failure::of_output);
     printed.and_then(|is_wanted| flushed.map(|()| is_wanted))
@@ -71,7 +71,7 @@ struct Head<'a> {
     next: Option<Result<Record, ScanError>>,
 }
 
-fn merge(heads: &mut [Head<'_>], printer: &mut Printer) -> Result<bool, Failure> {
+fn merge(store: &Inspection, heads: &mut [Head<'_>], printer: &mut Printer) -> Result<bool, Failure> {
     // Damage first: whoever stops at it stops at once.
     let key = |head: &Head<'_>| head.next.as_ref().map(|next| next.as_ref().map_or(0, |it| it.unix_ns));
     while printer.left > 0 {
@@ -79,7 +79,7 @@ fn merge(heads: &mut [Head<'_>], printer: &mut Printer) -> Result<bool, Failure>
         let Some((_, head)) = keyed.min_by_key(|(time, head)| (*time, head.shard)) else { return Ok(true) };
         // One frame at a time: its records have one time, and a shard's frames are in order.
         if let Some(next) = head.next.take() {
-            printer.print(&next?).map_err(Failure::of_output)?;
+            printer.print(store, &next?)?;
             if printer.left > 0 {
                 head.next = head.scan.next();
             }
@@ -105,11 +105,14 @@ impl Printer {
         }
     }
 
-    fn print(&mut self, record: &Record) -> io::Result<()> {
+    fn print(&mut self, store: &Inspection, record: &Record) -> Result<(), Failure> {
         self.left -= 1;
         if self.addresses {
-            write!(self.out, "{}\t", record.address)?;
+            write!(self.out, "{}\t", record.address).map_err(Failure::of_output)?;
         }
-        write_record(&mut self.out, &record.payload, self.join)
+        if record.large_bytes.is_some() {
+            return write_large(&mut self.out, store, record.address, self.join);
+        }
+        write_record(&mut self.out, &record.payload, self.join).map_err(Failure::of_output)
     }
 }

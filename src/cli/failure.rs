@@ -2,8 +2,8 @@
 
 use super::exit::Exit;
 use corelog::{
-    AppendError, CloseError, FormatError, OpenError, ReadError, RecoveryError, ScanError, ShardFailure,
-    WaitError,
+    AppendError, CloseError, FormatError, LargeReadError, OpenError, ReadError, RecoveryError, ScanError,
+    ShardFailure, WaitError,
 };
 use corelog_shards::{
     device::file::{CreateError, FileError, OpenError as DeviceOpenError},
@@ -122,7 +122,9 @@ impl From<AppendError> for Failure {
     fn from(error: AppendError) -> Self {
         let exit = match &error {
             AppendError::StoreFull { .. } => Exit::Full,
-            AppendError::NoSuchShard { .. } | AppendError::TooLarge { .. } => Exit::Usage,
+            AppendError::NoSuchShard { .. }
+            | AppendError::TooLarge { .. }
+            | AppendError::LargeTooLong { .. } => Exit::Usage,
             AppendError::Failed(failure) => exit_of_shard(failure),
             _ => Exit::Failed,
         };
@@ -161,6 +163,18 @@ impl From<ReadError> for Failure {
             _ => Exit::Failed,
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<LargeReadError> for Failure {
+    fn from(error: LargeReadError) -> Self {
+        match error {
+            LargeReadError::Read(error) => error.into(),
+            LargeReadError::Flush(error) => error.into(),
+            LargeReadError::NotLarge { .. } => Self::new(Exit::NoRecord, error),
+            LargeReadError::Damage { .. } => Self::new(Exit::Damage, error),
+            _ => Self::new(Exit::Failed, error),
+        }
     }
 }
 

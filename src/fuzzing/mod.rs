@@ -6,6 +6,7 @@
 mod format;
 mod image;
 mod input;
+mod manifest;
 mod mutation;
 mod text;
 
@@ -25,6 +26,8 @@ pub enum Target {
     Frame,
     /// A record, and an address.
     Record,
+    /// The list of a batch, or of a large record.
+    Manifest,
     /// A store's device: recovery, opening, reads, appends.
     Image,
     /// A TOML profile.
@@ -35,11 +38,12 @@ pub enum Target {
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Superblock,
         Self::ExtentHeader,
         Self::Frame,
         Self::Record,
+        Self::Manifest,
         Self::Image,
         Self::Profile,
         Self::CommandLine,
@@ -53,6 +57,7 @@ impl Target {
             Self::ExtentHeader => "extent_header",
             Self::Frame => "frame",
             Self::Record => "record",
+            Self::Manifest => "manifest",
             Self::Image => "image",
             Self::Profile => "profile",
             Self::CommandLine => "command_line",
@@ -70,6 +75,7 @@ impl Target {
             Self::ExtentHeader => format::extent_header(input),
             Self::Frame => format::frame(input),
             Self::Record => format::record(input),
+            Self::Manifest => manifest::run(input),
             Self::Image => image::run(input),
             Self::Profile => text::profile(input),
             Self::CommandLine => text::command_line(input),
@@ -81,6 +87,7 @@ impl Target {
     pub fn seeds(self) -> Vec<Vec<u8>> {
         match self {
             Self::Superblock | Self::ExtentHeader | Self::Frame | Self::Record => format::seeds(self),
+            Self::Manifest => manifest::seeds(),
             Self::Image => image::seeds(),
             Self::Profile => text::profile_seeds(),
             Self::CommandLine => text::command_line_seeds(),

@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// The extents of a shard, as recovery found them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Recovered<'a>(pub(super) &'a RecoveredShard);
+pub(crate) struct Recovered<'a>(pub(crate) &'a RecoveredShard);
 
 impl ExtentSequence for Recovered<'_> {
     fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent> {

@@ -64,7 +64,8 @@ pub struct VerifyReport {
     pub records: u64,
     /// Bytes of those.
     pub bytes: u64,
-    /// Good records of the engine, void ones and padding.
+    /// Good records of the engine, void ones and padding; and what batches and large records are made of, each of
+    /// which counts among the users' where it is complete.
     pub other_records: u64,
     /// Places where something is wrong, the first ones of `findings_count`.
     pub findings: Vec<Finding>,
@@ -79,7 +80,7 @@ impl VerifyReport {
         self.findings_count == 0
     }
 
-    fn add(&mut self, place: FindingPlace, problem: impl ToString) {
+    pub(super) fn add(&mut self, place: FindingPlace, problem: impl ToString) {
         self.findings_count += 1;
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { place, problem: problem.to_string() });
@@ -146,6 +147,7 @@ impl Inspection {
                         report.bytes += record.payload.len() as u64;
                     } else {
                         report.other_records += 1;
+                        self.verify_list(&record, extents, report)?;
                     }
                 }
                 Step::Damage(damage) => {

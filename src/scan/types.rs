@@ -4,6 +4,10 @@ use crate::error::WaitError;
 use bytes::Bytes;
 use corelog_shards::{
     address::Address,
+    format::{
+        manifest::{Manifest, ManifestOf},
+        record::RecordKind,
+    },
     ids::{FrameNumber, ShardId},
     reads::ReadError,
     scan::{Damage, Fault, Position, ScanRecord},
@@ -32,19 +36,27 @@ pub struct Record {
     pub address: Address,
     /// Its shard.
     pub shard: ShardId,
-    /// The frame that carries it.
+    /// The frame that carries it; of a record of a batch, the one that carries the batch's commit.
     pub frame: FrameNumber,
     /// When its frame was submitted, in nanoseconds of the Unix clock.
     pub unix_ns: u64,
     /// Its bytes. They are a part of a read of up to 1 MiB, which stays in memory as long as this does; copy what is
     /// kept for long.
     pub payload: Bytes,
+    /// Bytes of a large record, whose payload is not here: [`crate::Store::open_large`] reads it.
+    pub large_bytes: Option<u64>,
 }
 
 impl Record {
     pub(crate) fn new(shard: ShardId, record: ScanRecord) -> Self {
-        let ScanRecord { address, frame, unix_ns, payload, .. } = record;
-        Self { address, shard, frame, unix_ns, payload }
+        let ScanRecord { address, frame, unix_ns, payload, kind, .. } = record;
+        if kind == RecordKind::LARGE_MANIFEST {
+            // The scanner has checked it.
+            let list = Manifest::decode_root(&payload, ManifestOf::Large);
+            let large_bytes = Some(list.map_or(0, |list| list.bytes));
+            return Self { address, shard, frame, unix_ns, payload: Bytes::new(), large_bytes };
+        }
+        Self { address, shard, frame, unix_ns, payload, large_bytes: None }
     }
 }
 

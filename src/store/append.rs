@@ -8,9 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use corelog_shards::{
-    format::record::{RecordFlags, RecordKind},
     ids::ShardId,
-    ring::reservation::Reservation,
     shard::{Shard, ShardRefusal},
     waiting::Room,
 };
@@ -30,11 +28,14 @@ impl Store {
         let id = self.route(route);
         let shard = self.shard_or_error(id)?;
         if self.is_routed() {
-            return self.append_routed(shard, payload);
+            return self.append_routed(shard, Bytes::copy_from_slice(payload));
         }
         match shard.try_append(payload) {
             Ok(placed) => Ok(Ticket::new(self, shard, placed)),
-            Err(ShardRefusal::Full) => self.append_when_there_is_room(shard, payload),
+            Err(ShardRefusal::Full) => {
+                let placed = self.when_there_is_room(shard, payload.len(), || shard.try_append(payload))?;
+                Ok(Ticket::new(self, shard, placed))
+            }
             Err(refusal) => Err(explain(id, refusal, payload.len())),
         }
     }
@@ -64,16 +65,10 @@ impl Store {
         let id = self.route(route);
         let shard = self.shard_or_error(id)?;
         if self.is_routed_to(id) {
-            return self.append_routed_async(shard, payload).await;
+            return self.append_routed_async(shard, Bytes::copy_from_slice(payload)).await;
         }
-        loop {
-            let seen = shard.room().changes();
-            match shard.try_append(payload) {
-                Ok(placed) => return Ok(Ticket::new(self, shard, placed)),
-                Err(ShardRefusal::Full) => Room::new(shard, seen).await,
-                Err(refusal) => return Err(explain(id, refusal, payload.len())),
-            }
-        }
+        let placed = self.once_there_is_room(shard, payload.len(), || shard.try_append(payload)).await?;
+        Ok(Ticket::new(self, shard, placed))
     }
 
     /// Sends a payload to the shard's core by mail and resolves when the core has appended it. A full mailbox hands
@@ -91,42 +86,51 @@ impl Store {
         self.send_to(shard, payload)
     }
 
-    /// Claims room for a record of `length` bytes in the shard that `route` leads to, to be written in place. Never
-    /// waits. While the reservation lives, its frame cannot be flushed; dropping it leaves a void record.
-    pub fn try_reserve(&self, route: Route, length: usize) -> Result<Filling<'_>, AppendError> {
-        let id = self.route(route);
-        let shard = self.shard_or_error(id)?;
-        match shard.try_reserve(length) {
-            Ok(reservation) => Ok(Filling { store: self, shard, reservation }),
-            Err(refusal) => Err(explain(id, refusal, length)),
-        }
-    }
-
-    fn shard_or_error(&self, shard: ShardId) -> Result<&Arc<Shard>, AppendError> {
+    pub(super) fn shard_or_error(&self, shard: ShardId) -> Result<&Arc<Shard>, AppendError> {
         let last = (self.shards().len() as u16).saturating_sub(1);
         self.shard(shard).ok_or(AppendError::NoSuchShard { shard, last })
     }
 
+    /// Tries again whenever the ring has changed, for as long as the stall time of the options. `bytes` is what the
+    /// record has, for the message.
     #[cold]
-    fn append_when_there_is_room<'s>(
-        &'s self,
-        shard: &'s Shard,
-        payload: &[u8],
-    ) -> Result<Ticket<'s>, AppendError> {
+    pub(crate) fn when_there_is_room<T>(
+        &self,
+        shard: &Shard,
+        bytes: usize,
+        mut attempt: impl FnMut() -> Result<T, ShardRefusal>,
+    ) -> Result<T, AppendError> {
         let id = shard.id();
-        if self.driven_core().is_some() {
-            return Err(AppendError::OnCoreThread { shard: id });
-        }
         let limit = self.stall();
         loop {
             let seen = shard.room().changes();
-            match shard.try_append(payload) {
-                Ok(placed) => return Ok(Ticket::new(self, shard, placed)),
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(ShardRefusal::Full) if self.driven_core().is_some() => {
+                    return Err(AppendError::OnCoreThread { shard: id });
+                }
                 Err(ShardRefusal::Full) => {}
-                Err(refusal) => return Err(explain(id, refusal, payload.len())),
+                Err(refusal) => return Err(explain(id, refusal, bytes)),
             }
             if Sleeper::wait(&mut Room::new(shard, seen), limit).is_none() {
                 return Err(AppendError::Stalled { shard: id, waited: limit.unwrap_or_default() });
+            }
+        }
+    }
+
+    /// As [`Store::when_there_is_room`], without blocking the thread.
+    pub(crate) async fn once_there_is_room<T>(
+        &self,
+        shard: &Shard,
+        bytes: usize,
+        mut attempt: impl FnMut() -> Result<T, ShardRefusal>,
+    ) -> Result<T, AppendError> {
+        loop {
+            let seen = shard.room().changes();
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(ShardRefusal::Full) => Room::new(shard, seen).await,
+                Err(refusal) => return Err(explain(shard.id(), refusal, bytes)),
             }
         }
     }
@@ -139,28 +143,5 @@ pub(super) fn explain(shard: ShardId, refusal: ShardRefusal, bytes: usize) -> Ap
         ShardRefusal::StoreFull => AppendError::StoreFull { shard },
         ShardRefusal::Closed => AppendError::Closed,
         ShardRefusal::Failed(failure) => AppendError::Failed(*failure),
-    }
-}
-
-/// A record that is being written in place.
-#[derive(Debug)]
-#[must_use = "a dropped reservation is a void record"]
-pub struct Filling<'store> {
-    store: &'store Store,
-    shard: &'store Shard,
-    reservation: Reservation<'store>,
-}
-
-impl<'store> Filling<'store> {
-    /// The payload's bytes; they hold whatever an earlier record left there.
-    #[must_use]
-    pub fn payload_mut(&mut self) -> &mut [u8] {
-        self.reservation.payload_mut()
-    }
-
-    /// Ends the reservation: from now on the record is accepted.
-    pub fn commit(self) -> Ticket<'store> {
-        let placed = self.reservation.commit(RecordKind::DATA, RecordFlags::NONE);
-        Ticket::new(self.store, self.shard, placed)
     }
 }

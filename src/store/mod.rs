@@ -1,11 +1,14 @@
 //! The store: what a user opens, appends to, reads from and closes.
 
 mod append;
+mod batch;
 pub(crate) mod block;
 mod close;
 mod core;
 mod format;
 mod hosting;
+mod in_place;
+mod large;
 mod local;
 pub(crate) mod opening;
 mod routed;
@@ -14,9 +17,11 @@ pub(crate) mod superblocks;
 mod warnings;
 
 pub use self::core::Core;
-pub use append::Filling;
+pub use batch::{Batch, BatchTicket};
 pub use corelog_shards::waiting::Room;
 pub use format::{Formatted, format};
+pub use in_place::Reservation;
+pub use large::LargeWriter;
 pub use seat::{CoreGrants, Seat};
 pub use warnings::DeviceWarning;
 

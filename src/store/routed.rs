@@ -42,9 +42,8 @@ impl Store {
     pub(super) fn append_routed<'s>(
         &'s self,
         shard: &'s Shard,
-        payload: &[u8],
+        mut payload: Bytes,
     ) -> Result<Ticket<'s>, AppendError> {
-        let mut payload = Bytes::copy_from_slice(payload);
         let limit = self.stall();
         let mut pause = Pause::until(limit);
         loop {
@@ -76,9 +75,8 @@ impl Store {
     pub(super) async fn append_routed_async<'s>(
         &'s self,
         shard: &'s Shard,
-        payload: &[u8],
+        mut payload: Bytes,
     ) -> Result<Ticket<'s>, AppendError> {
-        let mut payload = Bytes::copy_from_slice(payload);
         let dead = AppendError::CoreDead { shard: shard.id() };
         let core = self.inner.directory.core_of(shard.id()).ok_or(dead)?;
         loop {

@@ -10,5 +10,6 @@ pub mod checksum;
 mod codec;
 pub mod extent_header;
 pub mod frame;
+pub mod manifest;
 pub mod record;
 pub mod superblock;

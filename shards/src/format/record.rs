@@ -35,9 +35,9 @@ impl RecordKind {
     pub const PADDING: Self = Self(3);
     /// The engine's own notes; the first payload byte says which (see [`ControlKind`]).
     pub const CONTROL: Self = Self(4);
-    /// The records up to the matching commit belong together.
-    pub const BATCH_BEGIN: Self = Self(5);
-    /// The batch is complete.
+    /// A caller's bytes, that count once a batch commit lists them.
+    pub const BATCH_DATA: Self = Self(5);
+    /// The list of a batch's records: the batch is complete.
     pub const BATCH_COMMIT: Self = Self(6);
     /// A part of a record that is longer than a buffer.
     pub const LARGE_PART: Self = Self(7);
@@ -76,7 +76,7 @@ impl fmt::Display for RecordKind {
             Self::VOID => "void",
             Self::PADDING => "padding",
             Self::CONTROL => "control",
-            Self::BATCH_BEGIN => "batch begin",
+            Self::BATCH_DATA => "batch data",
             Self::BATCH_COMMIT => "batch commit",
             Self::LARGE_PART => "large part",
             Self::LARGE_MANIFEST => "large manifest",
@@ -123,6 +123,8 @@ pub struct RecordFlags(u8);
 impl RecordFlags {
     /// No flag.
     pub const NONE: Self = Self(0);
+    /// Of a batch commit or a large manifest: a part of a list, that the list itself leads to. It says nothing alone.
+    pub const LIST_PART: Self = Self(1);
 
     /// The flags with these bits; `None` if they do not fit.
     #[must_use]
@@ -168,7 +170,7 @@ impl RecordHeader {
     }
 
     #[inline]
-    const fn pack(self) -> u32 {
+    pub(crate) const fn pack(self) -> u32 {
         self.length | (self.kind.0 as u32) << KIND_SHIFT | (self.flags.0 as u32) << FLAG_SHIFT
     }
 

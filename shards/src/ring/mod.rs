@@ -8,6 +8,7 @@
 //! Source: the flush buffers of LLAMA (Levandoski, Lomet, Sengupta: "LLAMA: A Cache/Storage Subsystem for Modern
 //! Hardware", VLDB 2013, section 3.3), with the tag, the spare extent and rotation by any thread added.
 
+pub mod group;
 pub mod owner;
 pub mod reservation;
 pub mod state;
@@ -258,10 +259,10 @@ impl Ring {
     /// the ring on.
     #[inline]
     pub fn reserve(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
-        let bytes = record_bytes(length as u64);
         if length as u64 > self.payload_bytes_max() {
             return Err(Refusal::TooLarge { max: self.payload_bytes_max() });
         }
+        let bytes = record_bytes(length as u64);
         loop {
             let position = self.position().ok_or(Refusal::Closed)?;
             match self.state(position.tag).reserve(position.tag, bytes, self.capacity()) {

@@ -2,11 +2,11 @@
 //!
 //! This file holds unsafe code.
 
-use super::{Position, Ring, state::Committed};
+use super::{Position, Ring, group::RecordGroup, state::Committed};
 use crate::{
     address::Address,
     format::record::{RecordFlags, RecordKind, record_bytes, seal_record},
-    ids::FrameNumber,
+    ids::{FrameNumber, Generation},
     limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES},
     mutant::{self, Mutant},
     sync::Ordering,
@@ -69,6 +69,66 @@ impl<'ring> Reservation<'ring> {
         this.finish(kind, flags)
     }
 
+    /// As [`Reservation::commit`], with a payload of only the first `length` bytes. What was reserved beyond them
+    /// becomes padding.
+    ///
+    /// # Panics
+    /// If `length` is more than was reserved; the record is void then.
+    pub fn commit_shorter(mut self, length: usize, kind: RecordKind, flags: RecordFlags) -> Placed {
+        assert!(length <= self.length, "{length} bytes of a reservation of {}", self.length);
+        let whole = record_bytes(self.length as u64);
+        let first = record_bytes(length as u64);
+        if first == whole {
+            // The last few bytes are cleared as those behind any payload are.
+            self.length = length;
+            return self.commit(kind, flags);
+        }
+        let (byte, generation) = self.place();
+        let seed = self.ring.seed;
+        let record = self.record_mut();
+        let (shorter, rest) = record.split_at_mut(first as usize);
+        let end = RECORD_HEADER_BYTES as usize + length;
+        clear_padding(&mut shorter[end..]);
+        seal_record(&mut shorter[..end], kind, flags, seed.record_seed(generation, byte));
+        rest.fill(0);
+        let rest_seed = seed.record_seed(generation, byte + first);
+        seal_record(rest, RecordKind::PADDING, RecordFlags::NONE, rest_seed);
+        let address = Address::new(&self.ring.geometry, byte, generation, length as u64);
+        let frame = std::mem::ManuallyDrop::new(self).end();
+        Placed { address, frame }
+    }
+
+    /// Fills the reservation with several records at once, and ends it: they lie in one frame, so that a crash leaves
+    /// all of them or none. `each` hears their addresses in order. What it returns is the place of the first.
+    ///
+    /// # Panics
+    /// If the records do not fill exactly what was reserved; the reservation is void then.
+    pub fn commit_group(mut self, group: &RecordGroup, each: &mut dyn FnMut(Address)) -> Placed {
+        let (byte, generation) = self.place();
+        let (seed, geometry) = (self.ring.seed, self.ring.geometry);
+        let room = self.record_mut();
+        room.copy_from_slice(group.bytes());
+        let mut first = None;
+        for (offset, header) in group.headers() {
+            let at = byte + offset as u64;
+            let end = offset + RECORD_HEADER_BYTES as usize + header.length as usize;
+            seal_record(&mut room[offset..end], header.kind, header.flags, seed.record_seed(generation, at));
+            let address = Address::new(&geometry, at, generation, u64::from(header.length));
+            first.get_or_insert(address);
+            each(address);
+        }
+        let address = first.unwrap_or_else(|| Address::new(&geometry, byte, generation, 0));
+        let frame = std::mem::ManuallyDrop::new(self).end();
+        Placed { address, frame }
+    }
+
+    /// The record's byte of the store, and the generation of its extent.
+    #[inline]
+    fn place(&self) -> (u64, Generation) {
+        let byte = self.ring.geometry.byte_of(self.position.base) + self.frame_offset;
+        (byte, self.ring.extents.generation(self.ring.geometry.extent_of_byte(byte)))
+    }
+
     #[inline]
     fn record_mut(&mut self) -> &mut [u8] {
         let offset = self.ring.memory_offset(self.position.tag) + self.frame_offset as usize;
@@ -81,8 +141,7 @@ impl<'ring> Reservation<'ring> {
     #[inline]
     fn finish(&mut self, kind: RecordKind, flags: RecordFlags) -> Placed {
         let ring = self.ring;
-        let byte = ring.geometry.byte_of(self.position.base) + self.frame_offset;
-        let generation = ring.extents.generation(ring.geometry.extent_of_byte(byte));
+        let (byte, generation) = self.place();
         let (length, frame_offset) = (self.length, self.frame_offset);
         let record = self.record_mut();
         let end = RECORD_HEADER_BYTES as usize + length;
@@ -93,13 +152,21 @@ impl<'ring> Reservation<'ring> {
         }
         let kind = if forgets(frame_offset) { RecordKind::VOID } else { kind };
         seal_record(&mut record[..end], kind, flags, ring.seed.record_seed(generation, byte));
+        let frame = self.end();
+        Placed { address: Address::new(&ring.geometry, byte, generation, length as u64), frame }
+    }
+
+    /// Ends the reservation, whose records are sealed; gives the frame that carries them.
+    #[inline]
+    fn end(&mut self) -> FrameNumber {
+        let ring = self.ring;
         // Before the commit, while the frame cannot be recycled: `oldest` is at most `buffers` behind.
         let frame = ring.frame_of(self.position.tag, ring.oldest.load(Ordering::Relaxed));
         let committed = ring.state(self.position.tag).commit();
-        if committed == Committed::HandedOver || (ring.lingers && frame_offset == FRAME_HEADER_BYTES) {
+        if committed == Committed::HandedOver || (ring.lingers && self.frame_offset == FRAME_HEADER_BYTES) {
             ring.bell.ring();
         }
-        Placed { address: Address::new(&ring.geometry, byte, generation, length as u64), frame }
+        frame
     }
 }
 
@@ -128,6 +195,10 @@ impl Drop for Reservation<'_> {
             return;
         }
         if mutant::is_active(Mutant::DropKeepsWriter) {
+            return;
+        }
+        // Writing beyond the memory is what that bug does, and what we are being dropped for.
+        if mutant::is_active(Mutant::CapacityFromConstant) && std::thread::panicking() {
             return;
         }
         self.payload_mut().fill(0);

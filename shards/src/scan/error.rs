@@ -4,7 +4,8 @@ use crate::{
     address::Address,
     format::{
         frame::{FrameError, Mismatch},
-        record::{MalformedFrame, RecordError},
+        manifest::ManifestError,
+        record::{MalformedFrame, RecordError, RecordKind},
     },
     ids::{FrameNumber, ShardId, SlotIndex},
     reads::ReadError,
@@ -74,6 +75,22 @@ pub enum Fault {
         address: Address,
         /// What is wrong.
         error: RecordError,
+    },
+    /// A batch or large record has a list that no writer makes.
+    #[error("the list at {address} of what belongs together: {error}")]
+    Manifest {
+        /// Where the list, or the part of it, is.
+        address: Address,
+        /// What is wrong.
+        error: ManifestError,
+    },
+    /// A good record is where a batch or a large record should go on, and it is none of theirs.
+    #[error("the record at {address} ({found}) is not what the list of its batch or large record says")]
+    NotAsListed {
+        /// Where.
+        address: Address,
+        /// What is there.
+        found: RecordKind,
     },
     /// The position to go on from is not one between two records of the frame.
     #[error("no record begins at byte {offset} of the frame; the position is not one of this log")]

@@ -30,6 +30,7 @@ mod scanner;
 #[cfg(test)]
 mod tests;
 mod window;
+mod within;
 
 pub use error::{Damage, Fault, ScanPlace};
 pub use locate::{Locate, LocateStep};
@@ -72,6 +73,14 @@ pub trait ExtentSequence {
     /// The extent with an ordinal; `None` if the shard has no such extent, or no longer.
     fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent>;
 
+    /// The generation of an extent, if the shard has it now.
+    fn generation_of(&self, extent: ExtentIndex) -> Option<Generation> {
+        let mut ordinals = self.ordinals();
+        let found =
+            ordinals.find_map(|it| self.extent_at(ExtentOrdinal(it)).filter(|it| it.extent == extent));
+        found.map(|it| it.generation)
+    }
+
     /// The ordinals there are.
     fn ordinals(&self) -> Range<u64>;
 }
@@ -91,6 +100,12 @@ impl ExtentSequence for LiveExtents<'_> {
         let entry = self.directory.extents.get(extent)?;
         let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.shard.id();
         is_ours.then_some(SequencedExtent { extent, generation: entry.generation })
+    }
+
+    fn generation_of(&self, extent: ExtentIndex) -> Option<Generation> {
+        let entry = self.directory.extents.get(extent)?;
+        let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.shard.id();
+        is_ours.then_some(entry.generation)
     }
 
     fn ordinals(&self) -> Range<u64> {
@@ -136,7 +151,7 @@ pub enum OnDamage {
 /// Which records come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Wanted {
-    /// The caller's.
+    /// The caller's: data, the records of a batch where it is committed, and the lists of large records.
     #[default]
     Data,
     /// All, those of the engine and the void ones too.
@@ -197,6 +212,9 @@ pub struct Position {
     pub(crate) link: Option<u32>,
     /// Bytes of the frame that are done with; 0 for a frame that was not begun.
     pub(crate) offset: u32,
+    /// A batch is committed at `offset`, and so many of its records are done with.
+    #[serde(default)]
+    pub(crate) of_batch: u64,
 }
 
 impl Position {

@@ -5,12 +5,12 @@ use super::{
     SequencedExtent, Start, Wanted,
     frame::LoadedFrame,
     window::{Lookup, Window},
+    within::{Meaning, WithinBatch, meaning},
 };
 use crate::{
     format::{
         checksum::StoreSeed,
         frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
-        record::RecordKind,
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex, Term},
     limits::FRAME_HEADER_BYTES,
@@ -88,6 +88,10 @@ pub struct Scanner {
     next: Next,
     /// Bytes of the next frame that an earlier scan is done with.
     resume: u32,
+    /// Records of the batch committed there that an earlier scan is done with.
+    resume_batch: u64,
+    /// The batch whose records come out now.
+    batch: Option<WithinBatch>,
     before: Before,
     /// In the next frame, records before this byte of the store are not wanted.
     skip_to: Option<u64>,
@@ -115,6 +119,7 @@ impl Scanner {
             0 => Next { ordinal, slot: None, number: Some(FrameNumber(0)), link: Some(0) },
             _ => Next { ordinal, slot: None, number: None, link: None },
         };
+        let resume_batch = if let Start::Position(position) = start { position.of_batch } else { 0 };
         let (next, resume, before) = match start {
             Start::Oldest => (beginning(oldest), 0, Before::Nothing),
             Start::Position(Position { ordinal, slot, frame: number, link, offset, .. }) => {
@@ -131,6 +136,8 @@ impl Scanner {
             limit,
             next,
             resume,
+            resume_batch,
+            batch: None,
             before,
             skip_to: None,
             frame: None,
@@ -166,6 +173,11 @@ impl Scanner {
     #[must_use]
     pub fn position(&self) -> Position {
         let shard = self.setup.shard;
+        // Of a batch that is not begun, only where it is committed.
+        let (within, of_batch) = match &self.batch {
+            Some(batch) => (Some(batch.offset), batch.done()),
+            None => (None, self.resume_batch),
+        };
         match &self.frame {
             Some(frame) => Position {
                 shard,
@@ -174,11 +186,12 @@ impl Scanner {
                 frame: Some(frame.header.number),
                 link: Some(frame.header.link),
                 // A frame has at most 8 MiB.
-                offset: u32::try_from(frame.offset).unwrap_or(u32::MAX),
+                offset: within.unwrap_or_else(|| u32::try_from(frame.offset).unwrap_or(u32::MAX)),
+                of_batch,
             },
             None => {
                 let Next { ordinal, slot, number, link } = self.next;
-                Position { shard, ordinal, slot, frame: number, link, offset: self.resume }
+                Position { shard, ordinal, slot, frame: number, link, offset: self.resume, of_batch }
             }
         }
     }
@@ -186,6 +199,11 @@ impl Scanner {
     /// The next read to make, so that at most `depth` are under way or waiting to be used. `None`: wait for those
     /// that are under way.
     pub fn ask(&mut self, depth: usize, extents: &impl ExtentSequence) -> Option<Run> {
+        if let Some(batch) = &mut self.batch {
+            // Reads are told apart by where they begin.
+            let is_free = batch.wanted().is_some_and(|run| !self.window.is_asked(run.slot));
+            return if is_free { batch.walk().ask() } else { None };
+        }
         if let Some(run) = self.window.ask() {
             return Some(run);
         }
@@ -198,17 +216,23 @@ impl Scanner {
 
     /// The bytes of a run that was asked for, by its first slot.
     pub fn supply(&mut self, slot: SlotIndex, bytes: Bytes) {
-        self.window.supply(slot, bytes);
+        if !self.batch.as_mut().is_some_and(|batch| batch.walk().supply(slot, Ok(bytes.clone()))) {
+            self.window.supply(slot, bytes);
+        }
     }
 
     /// A run that was asked for and not started. It will be asked for again.
     pub fn take_back(&mut self, slot: SlotIndex) {
-        self.window.take_back(slot);
+        if !self.batch.as_mut().is_some_and(|batch| batch.walk().take_back(slot)) {
+            self.window.take_back(slot);
+        }
     }
 
     /// A run that was asked for and cannot be read. Parts of it may be asked for again.
     pub fn supply_failure(&mut self, slot: SlotIndex, error: ReadError) {
-        self.window.fail(slot, error);
+        if !self.batch.as_mut().is_some_and(|batch| batch.walk().supply(slot, Err(error.clone()))) {
+            self.window.fail(slot, error);
+        }
     }
 
     /// Goes on to the next thing to tell.
@@ -217,8 +241,15 @@ impl Scanner {
             if let Some(damage) = &self.stopped {
                 return Step::Damage(Box::new(damage.clone()));
             }
+            if let Some(step) = self.next_in_batch(extents) {
+                return step;
+            }
             if let Some(step) = self.next_in_frame() {
                 return step;
+            }
+            if self.batch.is_some() {
+                // It was begun just now.
+                continue;
             }
             let advanced = match self.lost.take() {
                 Some(damage) => match self.search(damage, extents) {
@@ -241,24 +272,48 @@ impl Scanner {
         }
     }
 
+    fn next_in_batch(&mut self, extents: &impl ExtentSequence) -> Option<Step> {
+        let step = self.batch.as_mut()?.step(&self.setup, extents);
+        match &step {
+            None => self.batch = None,
+            Some(Step::Damage(damage)) if self.setup.on_damage == OnDamage::Stop => {
+                self.stopped = Some(Damage::clone(damage));
+            }
+            Some(_) => {}
+        }
+        step
+    }
+
+    /// `None`: the frame is over, or a batch was begun.
     fn next_in_frame(&mut self) -> Option<Step> {
         let frame = self.frame.as_mut()?;
-        while let Some(next) = frame.next() {
-            match next {
-                Ok(record) if record.kind == RecordKind::DATA || self.setup.wanted == Wanted::All => {
-                    return Some(Step::Record(record));
-                }
-                Ok(_) => {}
-                Err(fault) => {
-                    let (number, slot) = (Some(frame.header.number), frame.header.base_slot);
-                    let place = ScanPlace { shard: self.setup.shard, frame: number, slot };
-                    let damage = Damage { place, fault, resumed_at: None };
-                    if self.setup.on_damage == OnDamage::Stop {
-                        self.stopped = Some(damage.clone());
+        loop {
+            let offset = u32::try_from(frame.offset).unwrap_or(u32::MAX);
+            let Some(next) = frame.next() else { break };
+            // What an earlier scan is done with is the batch right here, or nothing.
+            let done = std::mem::take(&mut self.resume_batch);
+            let fault = match next {
+                Ok(record) if self.setup.wanted == Wanted::All => return Some(Step::Record(record)),
+                Ok(record) => match meaning(&record) {
+                    Meaning::Give => return Some(Step::Record(record)),
+                    Meaning::Nothing => continue,
+                    Meaning::Batch(list) => {
+                        let place = (offset, done);
+                        let batch = WithinBatch::new(&self.setup, self.seed, &record, &list, place);
+                        self.batch = Some(batch);
+                        return None;
                     }
-                    return Some(Step::Damage(Box::new(damage)));
-                }
+                    Meaning::Bad(error) => Fault::Manifest { address: record.address, error },
+                },
+                Err(fault) => fault,
+            };
+            let (number, slot) = (Some(frame.header.number), frame.header.base_slot);
+            let place = ScanPlace { shard: self.setup.shard, frame: number, slot };
+            let damage = Damage { place, fault, resumed_at: None };
+            if self.setup.on_damage == OnDamage::Stop {
+                self.stopped = Some(damage.clone());
             }
+            return Some(Step::Damage(Box::new(damage)));
         }
         self.frame = None;
         None
@@ -275,6 +330,7 @@ impl Scanner {
             // The header was good, and what is behind the frame is known.
             return Some(Step::Damage(Box::new(damage)));
         }
+        self.resume_batch = 0;
         self.lost = Some(damage);
         None
     }
@@ -483,6 +539,7 @@ impl Scanner {
         // A scan that stops here has not passed it: its position is before the frame.
         if self.setup.on_damage == OnDamage::Skip {
             self.pass(candidate, checked);
+            self.resume_batch = 0;
         }
         Damage { place, fault, resumed_at: None }
     }

@@ -76,6 +76,11 @@ impl Window {
         }
     }
 
+    /// True if a read from this slot on is under way.
+    pub(super) fn is_asked(&self, slot: SlotIndex) -> bool {
+        self.chunks.iter().any(|(run, chunk)| run.slot == slot && matches!(chunk, Chunk::Asked))
+    }
+
     /// The bytes of a read that was asked for. Others are ignored: the scan has moved on meanwhile.
     pub(super) fn supply(&mut self, slot: SlotIndex, bytes: Bytes) {
         let slot_bytes = self.geometry.slot_bytes();

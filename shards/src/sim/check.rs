@@ -131,6 +131,8 @@ pub(super) fn compare(
     Ok(())
 }
 
+mod lists;
+
 struct View<'a> {
     disks: &'a [Image],
     superblock: &'a Superblock,
@@ -233,7 +235,7 @@ impl View<'_> {
             }
             bytes.resize(header.used_bytes as usize, 0);
             self.read(header.base_slot, &mut bytes);
-            self.check_frame(oracle, found.shard, &header, &bytes)?;
+            self.check_frame(oracle, found, &header, &bytes)?;
         }
         let begins_extent = |slot| geometry.first_frame_slot(geometry.extent_of(slot)) == slot;
         match (found.next_slot, end) {
@@ -247,10 +249,11 @@ impl View<'_> {
     fn check_frame(
         &self,
         oracle: &mut Oracle,
-        shard: ShardId,
+        found: &RecoveredShard,
         header: &FrameHeader,
         bytes: &[u8],
     ) -> Result<(), String> {
+        let shard = found.shard;
         let geometry = &self.superblock.geometry;
         let start = FRAME_HEADER_BYTES as usize;
         let first = geometry.byte_of(header.base_slot) + FRAME_HEADER_BYTES;
@@ -265,6 +268,12 @@ impl View<'_> {
                     return Err(format!("I1: {shard:?} {:?}: record at {at}: {error}", header.number));
                 }
             };
+            if let Some(of) = lists::root_of(&view) {
+                match self.check_list(oracle, found, header, &view, of, first + at)? {
+                    Some(records) => seen += records,
+                    None => return Ok(()),
+                }
+            }
             if view.kind == RecordKind::DATA {
                 let Some(id) = identify(view.payload) else {
                     return Err(format!("I2: {shard:?} {:?}: foreign bytes at {at}", header.number));

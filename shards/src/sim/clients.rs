@@ -21,6 +21,7 @@ use crate::{
     watermark::Durability,
 };
 use bytes::Bytes;
+use groups::{Batching, Streaming};
 use std::{
     future::Future,
     pin::Pin,
@@ -30,6 +31,8 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
 };
+
+mod groups;
 
 /// Set by whoever wakes a client.
 #[derive(Debug, Default)]
@@ -80,6 +83,10 @@ enum Doing<'life> {
         reservation: Reservation<'life>,
         steps: u32,
     },
+    /// Writes a batch.
+    Batch(Box<Batching<'life>>),
+    /// Writes a large record.
+    Large(Box<Streaming<'life>>),
     /// Waits for a frame.
     Waiting {
         shard: &'life Shard,
@@ -144,6 +151,8 @@ impl<'life> Client<'life> {
             Doing::Waiting { shard, frame, durability } | Doing::LateFor { shard, frame, durability } => {
                 format!("{frame:?} of {:?} to be {durability} ({:?})", shard.id(), shard.watermarks())
             }
+            Doing::Batch(batch) => batch.describe(),
+            Doing::Large(large) => large.describe(),
             Doing::Reading { address, .. } => format!("the record at {address}"),
             Doing::Done => "no more".to_owned(),
         }
@@ -167,6 +176,8 @@ impl<'life> Client<'life> {
             }
             Doing::Sent { id, pending } => self.sent(id, pending, scene, oracle),
             Doing::Holding { id, reservation, steps } => self.hold(id, reservation, steps, oracle),
+            Doing::Batch(batch) => self.batch(batch, scene, oracle),
+            Doing::Large(large) => self.large(large, oracle),
             Doing::Waiting { shard, frame, durability } => {
                 self.wait(shard, frame, durability);
                 Ok(())
@@ -189,11 +200,13 @@ impl<'life> Client<'life> {
             return self.append(shard, length, oracle);
         }
         let length = self.length(scene);
-        match self.random.below(16) {
+        match self.random.below(20) {
             0..=6 => self.append(shard, length, oracle),
             7..=8 => self.send(shard, length, scene, oracle),
             9..=10 => self.reserve(shard, length, oracle),
             11..=13 => self.read(scene),
+            14..=16 => self.begin_batch(shard, scene, oracle),
+            17 => self.begin_large(shard, scene, oracle),
             _ => {
                 if let Some(frame) = shard.seal_for_flush() {
                     self.wait(shard, frame, Durability::Durable);
@@ -429,6 +442,14 @@ fn explained(error: &ReadError, id: u64, scene: &Scene<'_>, oracle: &Oracle) -> 
         return match is_lied_about(*address, scene, oracle) || record.fate == Fate::Gone {
             true => Ok(()),
             false => Err(format!("P1: record {id} ({:?}) cannot be read: {error}", record.fate)),
+        };
+    }
+    if let ReadError::Large { bytes, .. } = error
+        && record.is_large
+    {
+        return match *bytes == u64::from(record.length) {
+            true => Ok(()),
+            false => Err(format!("P3: record {id} of {} bytes says {bytes}", record.length)),
         };
     }
     let world = lock(scene.world);

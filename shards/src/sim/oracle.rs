@@ -26,6 +26,8 @@ pub(super) enum Fate {
 pub(super) struct Record {
     pub shard: ShardId,
     pub length: u32,
+    /// It goes in and comes out in parts.
+    pub is_large: bool,
     pub fate: Fate,
 }
 
@@ -84,8 +86,21 @@ impl Oracle {
     }
 
     pub(super) fn issue(&mut self, shard: ShardId, length: usize) -> u64 {
-        self.records.push(Record { shard, length: length as u32, fate: Fate::Issued });
+        self.records.push(Record { shard, length: length as u32, is_large: false, fate: Fate::Issued });
         self.records.len() as u64 - 1
+    }
+
+    /// A record of a batch, or a large one: it must not come back before [`Oracle::accepted`].
+    pub(super) fn issue_hidden(&mut self, shard: ShardId, length: usize, is_large: bool) -> u64 {
+        self.records.push(Record { shard, length: length as u32, is_large, fate: Fate::Gone });
+        self.records.len() as u64 - 1
+    }
+
+    /// The store says that a hidden record is in the log. `placed` has the frame that makes it count, so that all of a
+    /// batch stand or fall with one frame.
+    pub(super) fn accepted(&mut self, id: u64, placed: Placed) -> Result<(), String> {
+        self.records[id as usize].fate = Fate::Issued;
+        self.placed(id, placed)
     }
 
     /// The store, or the log, says where a record is. Its answer may come after the log was seen.

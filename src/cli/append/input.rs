@@ -32,6 +32,8 @@ pub struct Input {
     is_at_end: bool,
     has_given_whole: bool,
     has_said_waiting: bool,
+    /// A whole input that is longer than a buffer is being given out.
+    is_in_parts: bool,
     /// Records given out.
     records: u64,
     /// Bytes of the input in front of `unread`.
@@ -43,6 +45,10 @@ pub struct Input {
 pub enum Next<'a> {
     /// A record.
     Record(&'a [u8]),
+    /// A part of an input that is one record, and longer than a buffer holds. The first has as many bytes as any record.
+    Part(&'a [u8]),
+    /// The last part was given.
+    PartsEnd,
     /// Nothing for the moment: the next call waits for whoever writes the other end.
     Waiting,
     /// Nothing more.
@@ -129,6 +135,9 @@ enum Cut {
     /// A record here, and this many bytes with all that is around it.
     Record(Range<usize>, usize),
     TooLong(Length),
+    /// All bytes, and they are not all of the record.
+    Part,
+    PartsEnd,
     /// Not told before this many bytes are there.
     Unfinished(u64),
 }
@@ -164,6 +173,7 @@ impl Input {
             is_at_end: false,
             has_given_whole: false,
             has_said_waiting: false,
+            is_in_parts: false,
             records: 0,
             offset: 0,
         }
@@ -172,10 +182,22 @@ impl Input {
     /// The next record.
     pub fn next(&mut self) -> Result<Next<'_>, InputError> {
         loop {
-            if self.is_at_end && self.unread.is_empty() && !self.is_empty_whole() {
+            if self.is_at_end && self.unread.is_empty() && !self.is_empty_whole() && !self.is_in_parts {
                 return Ok(Next::End);
             }
             match self.cut() {
+                Cut::Part => {
+                    let part = self.unread.clone();
+                    self.unread.start = part.end;
+                    self.offset += part.len() as u64;
+                    self.is_in_parts = true;
+                    return Ok(Next::Part(&self.buffer[part]));
+                }
+                Cut::PartsEnd => {
+                    self.take(0);
+                    self.is_in_parts = false;
+                    return Ok(Next::PartsEnd);
+                }
                 Cut::Record(record, used) => {
                     let start = self.unread.start;
                     self.take(used);
@@ -218,7 +240,8 @@ impl Input {
                     false => Cut::Unfinished(0),
                 }
             }
-            Framing::None if bytes.len() > max => Cut::TooLong(Length::MoreThan(max as u64)),
+            Framing::None if bytes.len() > max || (self.is_in_parts && !bytes.is_empty()) => Cut::Part,
+            Framing::None if self.is_in_parts && self.is_at_end => Cut::PartsEnd,
             Framing::None if self.is_at_end => Cut::Record(0..bytes.len(), bytes.len()),
             Framing::None => Cut::Unfinished(0),
             Framing::U32le => match bytes.first_chunk() {
@@ -271,6 +294,7 @@ impl Input {
             unit: match self.framing {
                 Framing::Line => "line",
                 Framing::U32le => "record",
+                // As a whole it is cut into parts instead.
                 Framing::None => "input",
             },
             number: self.records + 1,

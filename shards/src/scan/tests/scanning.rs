@@ -150,8 +150,8 @@ fn only_data_comes_out_unless_all_is_asked_for() {
         (RecordKind::DATA, b"kept"),
         (RecordKind::PADDING, b""),
         (RecordKind::CONTROL, &[4]),
-        (RecordKind::BATCH_BEGIN, b""),
-        (RecordKind::BATCH_COMMIT, b""),
+        (RecordKind::BATCH_DATA, b""),
+        (RecordKind::LARGE_PART, b""),
         (RecordKind::from_code(29).unwrap(), b"of a later version"),
     ]);
     let (records, _) = image.drain(&mut image.scanner(Start::Oldest));

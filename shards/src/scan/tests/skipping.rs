@@ -185,11 +185,13 @@ proptest! {
     #[test]
     fn hostile_positions_are_refused(
         ordinal in 0_u64..6, slot: Option<u64>, frame in proptest::option::of(0_u64..12), link: Option<u32>, offset: u32,
+        of_batch: u64,
     ) {
         let good = image(10, 9_000);
         let slot = slot.map(|slot| SlotIndex(slot % 300));
         let position = Position {
             shard: SHARD, ordinal: ExtentOrdinal(ordinal), slot, frame: frame.map(FrameNumber), link, offset,
+            of_batch,
         };
         let (records, _) = good.drain(&mut good.scanner(Start::Position(position)));
         for record in &records {

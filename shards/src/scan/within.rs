@@ -1,0 +1,110 @@
+//! A batch that a scan is in: its records come out where it was committed.
+
+use super::{ExtentSequence, ScanPlace, ScanRecord, ScanSetup, scanner::Step};
+use crate::{
+    format::{
+        checksum::StoreSeed,
+        manifest::{Manifest, ManifestError, ManifestOf},
+        record::{RecordFlags, RecordKind},
+    },
+    ids::{FrameNumber, SlotIndex},
+    manifest::{Found, ManifestWalk, WalkSetup, WalkStep},
+    scan::{Damage, Fault, Run},
+};
+
+/// What a record means to a scan of what the users appended.
+pub(super) enum Meaning {
+    /// Give it to them.
+    Give,
+    /// It is not for them.
+    Nothing,
+    /// The records of a batch come here.
+    Batch(Manifest),
+    /// It has no meaning.
+    Bad(ManifestError),
+}
+
+/// Sorts a record whose checksum is good.
+pub(super) fn meaning(record: &ScanRecord) -> Meaning {
+    match record.kind {
+        RecordKind::DATA => Meaning::Give,
+        RecordKind::BATCH_COMMIT if record.flags == RecordFlags::NONE => {
+            Manifest::decode_root(&record.payload, ManifestOf::Batch)
+                .map_or_else(Meaning::Bad, Meaning::Batch)
+        }
+        RecordKind::LARGE_MANIFEST if record.flags == RecordFlags::NONE => {
+            match Manifest::decode_root(&record.payload, ManifestOf::Large) {
+                Ok(_) => Meaning::Give,
+                Err(error) => Meaning::Bad(error),
+            }
+        }
+        _ => Meaning::Nothing,
+    }
+}
+
+/// A batch whose records are coming out.
+#[derive(Debug)]
+pub(super) struct WithinBatch {
+    walk: ManifestWalk,
+    /// Of the commit, in its frame.
+    pub(super) offset: u32,
+    frame: FrameNumber,
+    unix_ns: u64,
+}
+
+impl WithinBatch {
+    pub(super) fn new(
+        setup: &ScanSetup,
+        seed: StoreSeed,
+        commit: &ScanRecord,
+        list: &Manifest,
+        place: (u32, u64),
+    ) -> Self {
+        let (offset, done) = place;
+        let setup = WalkSetup { seed, geometry: setup.geometry, of: ManifestOf::Batch };
+        let walk = ManifestWalk::new(setup, list, done);
+        Self { walk, offset, frame: commit.frame, unix_ns: commit.unix_ns }
+    }
+
+    pub(super) const fn walk(&mut self) -> &mut ManifestWalk {
+        &mut self.walk
+    }
+
+    pub(super) fn wanted(&self) -> Option<Run> {
+        self.walk.wanted()
+    }
+
+    /// Records that are done with.
+    pub(super) const fn done(&self) -> u64 {
+        self.walk.done()
+    }
+
+    /// The next thing to tell; `None` behind the last record.
+    pub(super) fn step(&mut self, setup: &ScanSetup, extents: &impl ExtentSequence) -> Option<Step> {
+        loop {
+            return match self.walk.step(extents) {
+                WalkStep::Found(Found { address, payload, .. }) => Some(Step::Record(ScanRecord {
+                    address,
+                    frame: self.frame,
+                    unix_ns: self.unix_ns,
+                    kind: RecordKind::DATA,
+                    flags: RecordFlags::NONE,
+                    payload,
+                })),
+                // Trimmed, or moved to where the scan meets it by itself.
+                WalkStep::Reclaimed(_) => continue,
+                WalkStep::Fault(fault) => {
+                    let slot = fault.address.slot(&setup.geometry);
+                    Some(Step::Damage(Box::new(damage(setup, self.frame, slot, fault.fault))))
+                }
+                WalkStep::Need => Some(Step::Need),
+                WalkStep::End => None,
+            };
+        }
+    }
+}
+
+fn damage(setup: &ScanSetup, frame: FrameNumber, slot: SlotIndex, fault: Fault) -> Damage {
+    let place = ScanPlace { shard: setup.shard, frame: Some(frame), slot };
+    Damage { place, fault, resumed_at: None }
+}
