@@ -53,7 +53,7 @@ pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionEr
 pub use read::Reading;
 pub use read_many::ReadingMany;
 pub use router::Route;
-pub use salvage::{LossOf, Salvage, SalvageError, SalvageLoss, SalvageReport, SalvagedRecord};
+pub use salvage::{LossOf, Salvage, SalvageError, SalvageLoss, SalvageReport, SalvagedPart, SalvagedRecord};
 pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
 pub use scrub::{ScrubOptions, ScrubReport};
 pub use store::{

@@ -21,6 +21,7 @@ use corelog_shards::{
 use serde::Serialize;
 use std::path::Path;
 
+mod lists;
 mod reading;
 mod records;
 mod shard;
@@ -32,10 +33,22 @@ use reading::Slots;
 pub struct SalvagedRecord {
     /// Its shard.
     pub shard: ShardId,
-    /// Where it was.
+    /// Where it was; of a part, where the large record was.
     pub address: Address,
-    /// Its bytes.
+    /// Its bytes; of a large record, those of one part.
     pub payload: Bytes,
+    /// Which part of a large record this is. Its parts come one after the other, without another record in between;
+    /// where one is lost, the rest does not come.
+    pub part: Option<SalvagedPart>,
+}
+
+/// A part of a large record that is intact so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SalvagedPart {
+    /// Bytes of the record in front of it.
+    pub offset: u64,
+    /// Bytes of the whole record.
+    pub bytes: u64,
 }
 
 /// What is lost, or was never certain.

@@ -8,8 +8,8 @@ use super::{
     setup,
 };
 use corelog::{
-    Fill, FormatOptions, LossOf, Options, Route, SalvageError, SalvageReport, SalvagedRecord, Store,
-    WaitError,
+    Address, Fill, FormatOptions, LargeWriter, LossOf, Options, Route, SalvageError, SalvageReport,
+    SalvagedRecord, Store, WaitError,
 };
 use corelog_shards::limits::{BUFFER_BYTES_MAX, RING_BUFFERS_MIN};
 use serde::Serialize;
@@ -44,7 +44,9 @@ pub fn run(args: &Salvage) -> Result<(), Failure> {
     corelog::format(&[&args.out], &format, &mut |_, _| {})?;
     let store = Store::open(&args.out, &run_options(args, &damaged))?;
     let warnings = setup::announce(&store);
-    let copied = damaged.run(&mut |record| copy(&store, record, map.as_mut()));
+    let mut large = None;
+    let copied = damaged.run(&mut |record| copy(&store, record, &mut large, map.as_mut()));
+    drop(large);
     // What was copied is kept, also if the rest could not be.
     let synced = store.sync();
     let closed = store.close();
@@ -100,10 +102,38 @@ fn run_options(args: &Salvage, damaged: &corelog::Salvage) -> Options {
     options.buffer_bytes(buffer).buffers(RING_BUFFERS_MIN)
 }
 
-fn copy(store: &Store, record: SalvagedRecord, map: Option<&mut BufWriter<File>>) -> Result<(), Failure> {
-    let ticket = store.append_to(Route::Shard(record.shard), &record.payload)?;
+/// A large record that is being copied, as far as its parts are intact.
+struct Large<'store> {
+    from: Address,
+    writer: LargeWriter<'store>,
+}
+
+fn copy<'store>(
+    store: &'store Store,
+    record: SalvagedRecord,
+    large: &mut Option<Large<'store>>,
+    map: Option<&mut BufWriter<File>>,
+) -> Result<(), Failure> {
+    let (from, ticket) = match record.part {
+        None => {
+            *large = None;
+            (record.address, store.append_to(Route::Shard(record.shard), &record.payload)?)
+        }
+        Some(part) => {
+            let mut copying = match large.take() {
+                Some(large) if part.offset > 0 => large,
+                _ => Large { from: record.address, writer: store.append_large(Route::Shard(record.shard))? },
+            };
+            copying.writer.append(&record.payload)?;
+            if copying.writer.bytes() < part.bytes {
+                *large = Some(copying);
+                return Ok(());
+            }
+            (copying.from, copying.writer.finish()?)
+        }
+    };
     match map {
-        Some(map) => writeln!(map, "{} {}", record.address, ticket.address()).map_err(of_map),
+        Some(map) => writeln!(map, "{from} {}", ticket.address()).map_err(of_map),
         None => Ok(()),
     }
 }

@@ -48,7 +48,11 @@ pub(super) fn pieces(bytes: &[u8], stretch: Stretch, lengths_are_good: bool) -> 
         let byte = stretch.byte + at as u64;
         let rest = &bytes[at..];
         let is_worth_it = RecordHeader::peek(rest).is_some_and(|header| {
-            let is_plain = header.kind == RecordKind::DATA && header.flags == RecordFlags::NONE;
+            let is_own = matches!(
+                header.kind,
+                RecordKind::DATA | RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST
+            );
+            let is_plain = is_own && header.flags == RecordFlags::NONE;
             (is_plain || !is_lost) && header.length as usize <= budget.min(rest.len())
         });
         let seed = stretch.seed.record_seed(stretch.generation, byte);

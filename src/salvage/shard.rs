@@ -26,19 +26,21 @@ struct Gap {
 
 /// The walk over one shard.
 pub(super) struct Walk<'a, 'b> {
-    salvage: &'a Salvage,
-    slots: &'a mut Slots<'b>,
-    report: &'a mut SalvageReport,
-    shard: ShardId,
+    pub(super) salvage: &'a Salvage,
+    pub(super) slots: &'a mut Slots<'b>,
+    pub(super) report: &'a mut SalvageReport,
+    pub(super) shard: ShardId,
     /// Frames below this number were durable.
     durable: FrameNumber,
     /// The number of the next frame.
-    next: FrameNumber,
+    pub(super) next: FrameNumber,
     /// Stretches since the last frame, in the order of the log.
     gaps: Vec<Gap>,
+    /// All extents of the shard.
+    pub(super) extents: Vec<Found>,
 }
 
-type Sink<'a, E> = dyn FnMut(SalvagedRecord) -> Result<(), E> + 'a;
+pub(super) type Sink<'a, E> = dyn FnMut(SalvagedRecord) -> Result<(), E> + 'a;
 
 impl<'a, 'b> Walk<'a, 'b> {
     pub(super) const fn new(
@@ -48,7 +50,16 @@ impl<'a, 'b> Walk<'a, 'b> {
         shard: ShardId,
         durable: FrameNumber,
     ) -> Self {
-        Self { salvage, slots, report, shard, durable, next: FrameNumber(0), gaps: Vec::new() }
+        Self {
+            salvage,
+            slots,
+            report,
+            shard,
+            durable,
+            next: FrameNumber(0),
+            gaps: Vec::new(),
+            extents: Vec::new(),
+        }
     }
 
     pub(super) fn run<E>(
@@ -56,6 +67,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         extents: &[Found],
         sink: &mut Sink<'_, E>,
     ) -> Result<(), SalvageError<E>> {
+        self.extents = extents.to_vec();
         self.next = self.oldest(extents)?;
         for found in extents {
             self.walk_extent(*found, sink)?;
@@ -187,18 +199,19 @@ impl<'a, 'b> Walk<'a, 'b> {
         view: &RecordView<'_>,
         sink: &mut Sink<'_, E>,
     ) -> Result<(), SalvageError<E>> {
-        if view.kind != RecordKind::DATA {
-            return Ok(());
-        }
         let length = view.payload.len() as u64;
         let address = Address::new(&self.salvage.geometry(), byte, generation, length);
+        if view.kind != RecordKind::DATA {
+            return self.give_listed(view, address, sink);
+        }
         self.report.records += 1;
         self.report.bytes += length;
         let payload = Bytes::copy_from_slice(view.payload);
-        sink(SalvagedRecord { shard: self.shard, address, payload }).map_err(SalvageError::Sink)
+        let record = SalvagedRecord { shard: self.shard, address, payload, part: None };
+        sink(record).map_err(SalvageError::Sink)
     }
 
-    fn lose(&mut self, slot: SlotIndex, of: LossOf) {
+    pub(super) fn lose(&mut self, slot: SlotIndex, of: LossOf) {
         let loss = self.salvage.loss(Some(self.shard), slot, of);
         self.report.lose(loss);
     }
