@@ -14,7 +14,9 @@ use corelog_shards::{
     memory::MemoryError,
     open::OpenShardError,
     opening::StoreFull,
+    reads::ReadError,
     recovery::RecoveryError,
+    shard_owner::SpaceRefusal,
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -40,6 +42,63 @@ pub enum FormatError {
     /// The host gave no random bytes for the store's id.
     #[error("the host gave no random bytes: {0}")]
     Random(std::io::Error),
+}
+
+/// Why nothing was trimmed, or no cursor set, or no checkpoint written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpaceError {
+    /// The store has no such shard.
+    #[error("the store has no shard {shard}")]
+    NoSuchShard {
+        /// As given.
+        shard: ShardId,
+    },
+    /// The place belongs to another shard.
+    #[error("the place is one of shard {found}, and not of shard {shard}")]
+    OtherShard {
+        /// As given.
+        shard: ShardId,
+        /// Whose it is.
+        found: ShardId,
+    },
+    /// The address leads nowhere, or its extent was freed before.
+    #[error(transparent)]
+    Place(ReadError),
+    /// The shard said no.
+    #[error("shard {shard}: {refusal}")]
+    Refused {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        refusal: SpaceRefusal,
+    },
+    /// The mailbox of the shard's core is full.
+    #[error("the core of shard {shard} has no room for another request; wait for an answer first")]
+    Busy {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The core died before it answered; whether it was done is known after the store was reopened.
+    #[error("the core of shard {shard} is closed, or died before it answered; reopen the store")]
+    CoreDead {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Waiting on a thread that drives a core would stop that core.
+    #[error("this thread drives a core, so it cannot wait for shard {shard}; await it, and turn the core")]
+    OnCoreThread {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// No answer came in time; it may still be done.
+    #[error("shard {shard} gave no answer within {waited:?}")]
+    Stalled {
+        /// The shard.
+        shard: ShardId,
+        /// How long was waited.
+        waited: Duration,
+    },
 }
 
 /// A store that could not be opened. Nothing was changed on it, except where a variant says so.

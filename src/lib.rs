@@ -30,6 +30,7 @@ mod router;
 mod salvage;
 mod scan;
 mod scrub;
+mod space;
 mod store;
 mod ticket;
 
@@ -38,15 +39,20 @@ pub use corelog_shards::{
     core::Turn,
     device::Counters as DeviceCounters,
     failure::ShardFailure,
+    format::control::{Cursor, LogPlace},
     ids::{CoreId, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits,
     reads::ReadError,
     recovery::{RecoveredShard, RecoveryError, RecoveryReport, TailKind},
     scan::{Damage, Fault, Position, ScanPlace},
+    shard::ShardSpace,
+    shard_owner::{SpaceDone, SpaceRefusal},
     watermark::{Durability, Watermarks},
 };
 pub use corelog_tuning::probe::Warning;
-pub use error::{AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, WaitError};
+pub use error::{
+    AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, SpaceError, WaitError,
+};
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use large::{LargeReadError, LargeReader};
 pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
@@ -56,6 +62,7 @@ pub use router::Route;
 pub use salvage::{LossOf, Salvage, SalvageError, SalvageLoss, SalvageReport, SalvagedPart, SalvagedRecord};
 pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
 pub use scrub::{ScrubOptions, ScrubReport};
+pub use space::{SpaceChange, TrimTo};
 pub use store::{
     Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Formatted, LargeWriter, Opening, Reservation, Room,
     Seat, Store, format,

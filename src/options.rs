@@ -4,9 +4,10 @@
 use corelog_shards::{
     geometry::{Geometry, GeometryError},
     limits::{
-        BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CORES_MAX, DEVICES_MAX,
-        EXTENT_BYTES_DEFAULT, EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX,
-        IO_DEPTH_MIN, MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
+        BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CHECKPOINT_BYTES_DEFAULT,
+        CHECKPOINT_BYTES_MAX, CHECKPOINT_BYTES_MIN, CORES_MAX, DEVICES_MAX, EXTENT_BYTES_DEFAULT,
+        EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
+        MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
         RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX,
         SUPERBLOCK_AREA_BYTES,
     },
@@ -248,6 +249,11 @@ pub struct Options {
     /// when it is full, or when the store is closed.
     #[serde(with = "microseconds")]
     pub linger: Option<Duration>,
+    /// Bytes of a shard's log between two checkpoints: a reopen reads the headers of what came since the last, and of
+    /// one extent.
+    pub checkpoint_bytes: u64,
+    /// Discard freed extents on their devices (hole punch, block discard) before they are used again.
+    pub discard: bool,
     /// Messages that a core's mailbox holds.
     pub mailbox: u32,
     /// Device operations that a core keeps in flight.
@@ -281,6 +287,8 @@ impl Default for Options {
             sync: SyncMethod::default(),
             order: FrameOrder::default(),
             linger: None,
+            checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
+            discard: false,
             mailbox: MAILBOX_MESSAGES_DEFAULT,
             io_depth: IO_DEPTH_DEFAULT,
             backend: Backend::default(),
@@ -325,6 +333,10 @@ impl Options {
         order: FrameOrder => order;
         /// Sets the linger.
         linger: Duration => Some(linger);
+        /// Sets the bytes of a shard's log between two checkpoints.
+        checkpoint_bytes: u64 => checkpoint_bytes;
+        /// Discards freed extents, or not.
+        discard: bool => discard;
         /// Sets the mailbox size, in messages.
         mailbox: u32 => mailbox;
         /// Sets the device operations in flight of a core.
@@ -360,6 +372,7 @@ impl Options {
             u64::from(RING_BUFFERS_MAX),
         )?;
         power_of_two("buffers", u64::from(self.buffers))?;
+        in_range("checkpoint-bytes", self.checkpoint_bytes, CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_MAX)?;
         in_range("mailbox", u64::from(self.mailbox), 1, u64::from(MAILBOX_MESSAGES_MAX))?;
         in_range("io-depth", u64::from(self.io_depth), u64::from(IO_DEPTH_MIN), u64::from(IO_DEPTH_MAX))
     }

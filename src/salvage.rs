@@ -9,6 +9,7 @@ use corelog_shards::{
     address::Address,
     format::{
         checksum::StoreSeed,
+        control::ExtentFacts,
         extent_header::{ExtentHeader, ExtentHeaderError, ExtentState},
         frame::FrameHeader,
         superblock::Superblock,
@@ -236,6 +237,13 @@ impl Salvage {
         if header.is_ok_and(|header| header.state == ExtentState::Freed) {
             return Ok(None);
         }
+        let report_of =
+            |header: &ExtentHeader| self.inspection.report().shards.get(usize::from(header.owner.0));
+        let freed = header.ok().as_ref().and_then(report_of).map(|shard| shard.freed.as_slice());
+        if freed.is_some_and(|freed| freed.iter().any(|free| free.index == extent)) {
+            // It was given up, and nobody has claimed it since.
+            return Ok(None);
+        }
         let claim = header.ok().map(|header| (header.owner, header.generation));
         // A claimed extent without a sound frame may still hold records.
         let mut found = header.ok().map(|header| Found {
@@ -276,6 +284,16 @@ impl Salvage {
             report.lose(self.loss(found.map(|found| found.shard), header_slot, LossOf::ExtentHeader));
         }
         Ok(found)
+    }
+
+    /// True if none of the frames from `first` to before `end` is part of the log: their extents were freed.
+    fn was_freed(&self, shard: ShardId, first: FrameNumber, end: FrameNumber) -> bool {
+        let Some(found) = self.inspection.report().shards.get(usize::from(shard.0)) else { return false };
+        let holds = |facts: &ExtentFacts| {
+            facts.first_frame < end && first.0 < facts.first_frame.0 + u64::from(facts.frames)
+        };
+        let is_covered = found.began_at.is_some_and(|covers| end <= covers);
+        is_covered && !found.space.extents.iter().any(holds)
     }
 
     /// A sound frame header of this store at its own place, which no recovery cut off.

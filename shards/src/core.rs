@@ -379,6 +379,11 @@ impl Core {
                 };
                 self.reads.start(&mut context, read);
             }
+            Mail::Space { shard, ask, responder } => {
+                if let Some(owner) = self.shards.iter_mut().find(|owner| owner.shared().id() == shard) {
+                    owner.ask_space(ask, responder);
+                }
+            }
             #[cfg(any(test, feature = "mutants"))]
             Mail::Panic => panic!("asked to panic"),
         }
@@ -421,8 +426,16 @@ impl Core {
     fn pump_shards(&mut self) -> bool {
         let is_syncing = self.sync.is_active;
         let mut progress = false;
+        let mut released = 0;
         for shard in &mut self.shards {
             progress |= shard.pump(&mut *self.device, is_syncing);
+            released += shard.take_released();
+        }
+        if released > 0
+            && let Some(directory) = &self.directory
+        {
+            // A shard of another core may have found the store full, and sleeps.
+            directory.cores.iter().for_each(|core| core.ring());
         }
         progress
     }
@@ -478,6 +491,11 @@ impl Core {
             Some(Purpose::ExtentHeader(local)) => {
                 if let Some(shard) = self.shards.get_mut(usize::from(local.0)) {
                     shard.extent_header_completed(&completion);
+                }
+            }
+            Some(Purpose::Discard(local)) => {
+                if let Some(shard) = self.shards.get_mut(usize::from(local.0)) {
+                    shard.discard_completed(&mut *self.device, &completion);
                 }
             }
             Some(Purpose::Sync) => self.sync_part_completed(&completion),

@@ -12,6 +12,7 @@ use crate::{
     reads::{self, ReadError},
     requests::{Reply, Responder},
     shard::{Shard, ShardRefusal},
+    shard_owner::{SpaceAsk, SpaceRefusal},
     sync::{self, AtomicBool, Ordering, fence},
     watermark::RoomWaiters,
 };
@@ -47,6 +48,15 @@ pub enum Mail {
         /// Slots; they lie in one extent.
         slots: u64,
         /// Gets [`crate::requests::Reply::Run`].
+        responder: Responder,
+    },
+    /// About the space of a shard that the core runs.
+    Space {
+        /// The shard.
+        shard: ShardId,
+        /// What.
+        ask: SpaceAsk,
+        /// Gets [`crate::requests::Reply::Space`].
         responder: Responder,
     },
     /// Panic, for the test of what a dead core does to others.
@@ -228,6 +238,7 @@ impl CoreHandle {
             }
             Mail::Read { responder, .. } => responder.answer(Reply::Record(Err(ReadError::Closed))),
             Mail::Run { responder, .. } => responder.answer(Reply::Run(Err(ReadError::Closed))),
+            Mail::Space { responder, .. } => responder.answer(Reply::Space(Err(SpaceRefusal::Closed))),
             #[cfg(any(test, feature = "mutants"))]
             Mail::Panic => {}
         }

@@ -72,7 +72,11 @@ pub struct ExtentTable {
     entries: Box<[AtomicU64]>,
     /// Position in its shard's sequence, valid while claimed.
     ordinals: Box<[AtomicU64]>,
+    /// Bytes of records that are no longer wanted, of this claim.
+    dead: Box<[AtomicU64]>,
     free: AtomicU64,
+    /// Free extents that only control records and cleaning may claim.
+    reserve: AtomicU64,
 }
 
 impl ExtentTable {
@@ -80,7 +84,47 @@ impl ExtentTable {
     #[must_use]
     pub fn new(geometry: Geometry, count: u32) -> Self {
         let zeros = || (0..count).map(|_| AtomicU64::new(0)).collect();
-        Self { geometry, entries: zeros(), ordinals: zeros(), free: AtomicU64::new(u64::from(count)) }
+        let dead = (0..count).map(|_| AtomicU64::new(0)).collect();
+        let (free, reserve) = (AtomicU64::new(u64::from(count)), AtomicU64::new(0));
+        Self { geometry, entries: zeros(), ordinals: zeros(), dead, free, reserve }
+    }
+
+    /// Keeps so many extents free from ordinary appends.
+    pub fn set_reserve(&self, extents: u64) {
+        self.reserve.store(extents, Ordering::Relaxed);
+    }
+
+    /// Free extents that ordinary appends do not get.
+    #[must_use]
+    pub fn reserve(&self) -> u64 {
+        self.reserve.load(Ordering::Relaxed)
+    }
+
+    /// Free extents that ordinary appends may claim, as of a moment ago.
+    #[must_use]
+    pub fn free_for_appends(&self) -> u64 {
+        self.free_count().saturating_sub(self.reserve())
+    }
+
+    /// Counts bytes of records in a claimed extent that are no longer wanted. Lost at a crash, as far as no
+    /// checkpoint lists them.
+    pub fn note_dead(&self, extent: ExtentIndex, bytes: u64) {
+        if let Some(dead) = self.dead.get(extent.0 as usize) {
+            dead.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of records in an extent that were noted as no longer wanted, in this claim.
+    #[must_use]
+    pub fn dead_bytes(&self, extent: ExtentIndex) -> u64 {
+        self.dead.get(extent.0 as usize).map_or(0, |dead| dead.load(Ordering::Relaxed))
+    }
+
+    /// Sets what recovery found. Only while the store is being opened.
+    pub fn restore_dead(&self, extent: ExtentIndex, bytes: u64) {
+        if let Some(dead) = self.dead.get(extent.0 as usize) {
+            dead.store(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Slot and extent size.
@@ -155,6 +199,7 @@ impl ExtentTable {
         let count = self.len();
         (0..count).map(|step| ExtentIndex((from.0 % count + step) % count)).find_map(|extent| {
             let claim = self.try_claim(shard, extent)?;
+            self.dead[extent.0 as usize].store(0, Ordering::Relaxed);
             self.ordinals[extent.0 as usize].store(ordinal.0, Ordering::Release);
             Some(claim)
         })
@@ -168,7 +213,8 @@ impl ExtentTable {
             return None;
         }
         // After four billion claims an extent retires: a generation that begins again would make old records good.
-        let generation = Generation(entry.generation.0.checked_add(1)?);
+        let raise = u32::from(entry.generation.0 == 0 || !mutant::is_active(Mutant::ResurrectedExtent));
+        let generation = Generation(entry.generation.0.checked_add(raise)?);
         let claimed = ExtentEntry { usage: ExtentUse::Claimed, shard, generation }.to_bits();
         if mutant::is_active(Mutant::ClaimNotAtomic) {
             word.store(claimed, Ordering::Release);
@@ -181,11 +227,19 @@ impl ExtentTable {
         Some(Claim { extent, generation })
     }
 
-    /// Gives an extent back. The freeing is durable already: the header on the device says so.
+    /// Takes an extent from its owner without giving it to anybody: while it is being discarded. [`ExtentTable::free`]
+    /// ends that.
+    pub(crate) fn withdraw(&self, extent: ExtentIndex) {
+        let word = &self.entries[extent.0 as usize];
+        let entry = ExtentEntry::from_bits(word.load(Ordering::Relaxed));
+        word.store(ExtentEntry { usage: ExtentUse::Quarantined, ..entry }.to_bits(), Ordering::Release);
+    }
+
+    /// Gives an extent back. The freeing is durable already: a record in its shard's log says so.
     pub fn free(&self, extent: ExtentIndex) {
         let word = &self.entries[extent.0 as usize];
         let entry = ExtentEntry::from_bits(word.load(Ordering::Relaxed));
-        debug_assert_eq!(entry.usage, ExtentUse::Claimed, "{extent:?} freed twice");
+        debug_assert_ne!(entry.usage, ExtentUse::Free, "{extent:?} freed twice");
         let freed = ExtentEntry { usage: ExtentUse::Free, ..entry }.to_bits();
         word.store(freed, Ordering::Release);
         if mutant::is_active(Mutant::FreeBeforeDone) {

@@ -85,6 +85,31 @@ pub const LARGE_RECORD_STORE_PARTS: u64 = 4;
 /// Every part of a large record but its last has at least this many bytes.
 pub const LARGE_PART_BYTES_MIN: u64 = 4 << 10;
 
+/// Bytes of the head of a checkpoint's part.
+pub const CHECKPOINT_HEAD_BYTES: usize = 48;
+/// Bytes of an extent in a checkpoint.
+pub const CHECKPOINT_ENTRY_BYTES: usize = 64;
+/// Longest payload of a control record; a longer list is divided.
+pub const CONTROL_BYTES_MAX: usize = 1 << 20;
+/// Extents that one record frees.
+pub const FREED_PER_RECORD_MAX: usize = 512;
+/// Bytes of a shard's log between two checkpoints when nothing is said.
+pub const CHECKPOINT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Fewest bytes of a shard's log between two checkpoints.
+pub const CHECKPOINT_BYTES_MIN: u64 = 64 << 10;
+/// Most bytes of a shard's log between two checkpoints.
+pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 40;
+/// Named cursors of one shard.
+pub const CURSORS_MAX: usize = 256;
+/// Longest name of a cursor, in bytes of UTF-8.
+pub const CURSOR_NAME_BYTES_MAX: usize = 128;
+/// Requests about the space of one shard that wait at a time: trims, cursors, checkpoints.
+pub const SPACE_REQUESTS_MAX: usize = 1024;
+/// Free extents that are kept for control records and cleaning, for each shard, as far as the store is large enough.
+pub const RESERVE_PER_SHARD: u64 = 1;
+/// The reserve is at most one in so many of a store's extents.
+pub const RESERVE_SHARE: u64 = 4;
+
 /// Bytes that a mailbox message may wait behind: messages per mailbox when nothing is said.
 pub const MAILBOX_MESSAGES_DEFAULT: u32 = 1024;
 /// Most messages of one mailbox.
@@ -181,6 +206,11 @@ const _: () = {
     assert!(FRAME_HEADER_BYTES <= SECTOR_BYTES && EXTENT_HEADER_BYTES <= SECTOR_BYTES);
     assert!(4 * SUPERBLOCK_COPY_BYTES_MAX <= SUPERBLOCK_AREA_BYTES);
     assert!(FRAME_HEADER_BYTES.is_multiple_of(RECORD_ALIGNMENT));
+    assert!(FREED_PER_RECORD_MAX * 16 + 8 < record_bytes_max(BUFFER_BYTES_MIN) as usize);
+    assert!(
+        CHECKPOINT_BYTES_MIN <= CHECKPOINT_BYTES_DEFAULT && CHECKPOINT_BYTES_DEFAULT <= CHECKPOINT_BYTES_MAX
+    );
+    assert!(CONTROL_BYTES_MAX as u64 <= RECORD_PAYLOAD_BYTES_MAX && CURSOR_NAME_BYTES_MAX < 1 << 16);
     assert!(RING_BUFFERS_MIN.is_power_of_two() && RING_BUFFERS_MAX.is_power_of_two());
 };
 

@@ -121,6 +121,16 @@ mutants! {
     HalfBatch,
     /// The list of a batch or of a large record leaves one entry out.
     ManifestSkipsPart,
+    /// An extent is given back before the record of its freeing is durable.
+    FreedBeforeDurable,
+    /// A checkpoint leaves out an extent that holds records.
+    CheckpointForgetsExtent,
+    /// An extent that is claimed again keeps its generation.
+    ResurrectedExtent,
+    /// A checkpoint leaves out the cursors.
+    CursorLost,
+    /// A trim is reported as done before its record is durable.
+    TrimNotDurable,
 }
 
 impl Mutant {

@@ -64,6 +64,8 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         order: FrameOrder::default(),
         sync: SyncMethod::default(),
         sync_failures: Arc::default(),
+        checkpoint_bytes: crate::limits::CHECKPOINT_BYTES_DEFAULT,
+        discard: false,
         linger: None,
     };
     let mut device: Box<dyn Device> = Box::new(NullDevice::new(options).map_err(NullCoreError::Device)?);

@@ -12,7 +12,8 @@ use crate::{
     memory::{MemoryError, Placement, PooledBuffer, Region},
     mutant::{self, Mutant},
     ring::{RingSetup, owner::RingOwner},
-    shard_owner::{ShardContext, ShardOwner, ShardStart},
+    shard::ShardExtent,
+    shard_owner::{ShardContext, ShardOwner, ShardStart, SpaceStart},
     token::{LocalShard, Purpose},
 };
 use std::sync::Arc;
@@ -54,30 +55,30 @@ pub struct ShardResume {
     pub next_slot: Option<SlotIndex>,
     /// Checksum of the last frame header; 0 if there is none.
     pub link: u32,
-    /// Ordinal of the first of `extents`.
-    pub first_ordinal: ExtentOrdinal,
-    /// The shard's extents in order, without gaps in their ordinals.
-    pub extents: Vec<ExtentIndex>,
+    /// The shard's extents in order. What was freed leaves gaps in their ordinals, before the checkpoint.
+    pub extents: Vec<ShardExtent>,
     /// How many of them hold frames.
     pub used_extents: usize,
     /// The extent that it goes on in where those have no room, set aside for it in the table: its header is written
     /// when the shard is opened.
     pub claim: Option<Claim>,
+    /// What is known of its space.
+    pub space: SpaceStart,
 }
 
 impl ShardResume {
     /// A shard that never existed.
     #[must_use]
-    pub const fn fresh(shard: ShardId) -> Self {
+    pub fn fresh(shard: ShardId) -> Self {
         Self {
             shard,
             next_frame: FrameNumber(0),
             next_slot: None,
             link: 0,
-            first_ordinal: ExtentOrdinal(0),
             extents: Vec::new(),
             used_extents: 0,
             claim: None,
+            space: SpaceStart::default(),
         }
     }
 
@@ -85,11 +86,11 @@ impl ShardResume {
     /// into an extent that was claimed and not used.
     pub(crate) fn first_slot(&self, geometry: &Geometry, buffer_bytes: u64) -> Option<SlotIndex> {
         if mutant::is_active(Mutant::ReopenAtStart) {
-            return self.extents.first().map(|extent| geometry.first_frame_slot(*extent));
+            return self.extents.first().map(|first| geometry.first_frame_slot(first.extent));
         }
         let fits = |slot: &SlotIndex| geometry.slots_left(*slot) * geometry.slot_bytes() >= buffer_bytes;
         let unused = self.extents.get(self.used_extents);
-        self.next_slot.filter(fits).or_else(|| unused.map(|extent| geometry.first_frame_slot(*extent)))
+        self.next_slot.filter(fits).or_else(|| unused.map(|unused| geometry.first_frame_slot(unused.extent)))
     }
 
     /// Claims the extent that the shard goes on in. `None`: no extent is free.
@@ -97,8 +98,8 @@ impl ShardResume {
         extents.claim(self.shard, self.next_ordinal(), extents.home(self.shard, shards))
     }
 
-    const fn next_ordinal(&self) -> ExtentOrdinal {
-        ExtentOrdinal(self.first_ordinal.0 + self.extents.len() as u64)
+    fn next_ordinal(&self) -> ExtentOrdinal {
+        ExtentOrdinal(self.extents.last().map_or(0, |last| last.ordinal.0 + 1))
     }
 }
 
@@ -124,11 +125,13 @@ pub fn open_shard(
 ) -> Result<ShardOwner, OpenShardError> {
     let memory = Region::new(ring.buffer_bytes as usize * ring.buffers as usize, ring.placement)?;
     let first_slot = match resume.first_slot(context.layout.geometry(), ring.buffer_bytes) {
-        Some(slot) => slot,
+        Some(slot) => (slot, false),
         None => claim_first(device, &context, &mut resume)?,
     };
+    let (first_slot, is_reserve) = first_slot;
     let extent = context.layout.geometry().extent_of(first_slot);
-    let index = resume.extents.iter().position(|other| *other == extent).unwrap_or_default();
+    let current = resume.extents.iter().find(|other| other.extent == extent);
+    let ordinal = current.map_or(ExtentOrdinal(0), |current| current.ordinal);
     let owner = RingOwner::new(RingSetup {
         extents: Arc::clone(&context.extents),
         seed,
@@ -145,9 +148,11 @@ pub fn open_shard(
         first_frame: resume.next_frame,
         first_slot,
         tail_slot: resume.next_slot,
-        ordinal: ExtentOrdinal(resume.first_ordinal.0 + index as u64),
+        ordinal,
         link: resume.link,
-        extents: (resume.first_ordinal, resume.extents),
+        extents: resume.extents,
+        is_reserve,
+        space: resume.space,
     };
     Ok(ShardOwner::new(context, LocalShard(position), owner, start))
 }
@@ -156,14 +161,16 @@ fn claim_first(
     device: &mut dyn Device,
     context: &ShardContext,
     resume: &mut ShardResume,
-) -> Result<SlotIndex, OpenShardError> {
+) -> Result<(SlotIndex, bool), OpenShardError> {
     let ordinal = resume.next_ordinal();
     let claim = resume.claim.take().or_else(|| resume.claim(&context.extents, context.shard_count));
     let claim = claim.ok_or(OpenShardError::StoreFull(resume.shard))?;
+    // Set aside when the store was opened, or claimed now; either way the last that there was for appends is gone.
+    let is_reserve = context.extents.free_count() < context.extents.reserve();
     let header = claimed_header(context, resume.shard, claim, ordinal, resume.next_frame);
     write_header(device, context, resume.shard, &header)?;
-    resume.extents.push(claim.extent);
-    Ok(context.layout.geometry().first_frame_slot(claim.extent))
+    resume.extents.push(ShardExtent { ordinal, extent: claim.extent });
+    Ok((context.layout.geometry().first_frame_slot(claim.extent), is_reserve))
 }
 
 pub(crate) fn claimed_header(

@@ -12,11 +12,12 @@ use crate::{
     },
     ids::{DeviceIndex, ExtentOrdinal, Generation, ShardId, SlotIndex, Term},
     layout::{Layout, RegionRun},
-    limits::{EXTENTS_PER_SHARD_MIN, SHARDS_MAX},
+    limits::{EXTENTS_PER_SHARD_MIN, RESERVE_PER_SHARD, RESERVE_SHARE, SHARDS_MAX},
     memory::{MemoryError, PooledBuffer, RegionSlice},
     mutant::{self, Mutant},
     open::ShardResume,
     recovery::{RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError, recover_store},
+    shard::ShardExtent,
 };
 use std::sync::Arc;
 
@@ -137,6 +138,8 @@ pub fn prepare<D: StoreDevices>(
     let layout = Arc::new(layout_of(&superblock));
     let extents = Arc::new(extent_table(&layout, &report));
     let shards = shard_count(&superblock, &report, &how, &extents);
+    let wanted = u64::from(shards) * RESERVE_PER_SHARD;
+    extents.set_reserve(wanted.min(u64::from(extents.len()) / RESERVE_SHARE));
     let resumes =
         (0..shards).map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &extents));
     let resumes = resumes.collect::<Result<_, StoreFull>>()?;
@@ -232,6 +235,9 @@ pub fn extent_table(layout: &Layout, report: &RecoveryReport) -> ExtentTable {
                 ExtentEntry { usage: ExtentUse::Claimed, shard: shard.shard, generation: extent.generation };
             table.restore(extent.index, entry, extent.ordinal);
         }
+        for facts in &shard.space.extents {
+            table.restore_dead(facts.extent, facts.dead_bytes);
+        }
         for extent in &shard.orphans {
             table.restore(extent.index, free(extent.generation), ExtentOrdinal(0));
         }
@@ -246,10 +252,14 @@ fn resume(report: &RecoveryReport, shard: ShardId) -> ShardResume {
         next_frame: found.next_frame,
         next_slot: found.next_slot,
         link: found.link,
-        first_ordinal: found.extents.first().map_or(ExtentOrdinal(0), |first| first.ordinal),
-        extents: found.extents.iter().map(|extent| extent.index).collect(),
+        extents: found
+            .extents
+            .iter()
+            .map(|extent| ShardExtent { ordinal: extent.ordinal, extent: extent.index })
+            .collect(),
         used_extents: found.used_extents,
         claim: None,
+        space: found.space.clone(),
     }
 }
 

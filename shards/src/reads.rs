@@ -499,7 +499,10 @@ fn read_ring(
             Err(ReadError::NeverWritten { shard, address })
         }
         InMemory::Soon => return Err((responder, later)),
-        InMemory::Nowhere => Err(ReadError::NoSuchAddress { address, why: "nothing was appended there" }),
+        // Or freed, and claimed by somebody else, since the owner was looked up.
+        InMemory::Nowhere => Err(owner_of(context.directory, address)
+            .err()
+            .unwrap_or(ReadError::NoSuchAddress { address, why: "nothing was appended there" })),
     };
     if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {
         core.counters.ring_reads.fetch_add(1, Ordering::Relaxed);
@@ -531,7 +534,7 @@ pub(crate) fn owner_of(directory: &Directory, address: Address) -> Result<(Shard
     if entry.generation == Generation(0) {
         return Err(no_such("its extent was never used"));
     }
-    if entry.usage == ExtentUse::Free || !address.is_of(entry.generation) {
+    if entry.usage != ExtentUse::Claimed || !address.is_of(entry.generation) {
         return Err(ReadError::Reclaimed { address });
     }
     Ok((entry.shard, entry.generation))

@@ -4,7 +4,12 @@
 //! dropped responder answers [`Reply::CoreDead`]; a dropped pending makes the answer go nowhere.
 
 use crate::{
-    memory::PooledBuffer, reads::ReadError, ring::reservation::Placed, shard::ShardRefusal, sync::Mutex,
+    memory::PooledBuffer,
+    reads::ReadError,
+    ring::reservation::Placed,
+    shard::ShardRefusal,
+    shard_owner::{SpaceDone, SpaceRefusal},
+    sync::Mutex,
 };
 use bytes::Bytes;
 use sharded_slab::Slab;
@@ -25,6 +30,8 @@ pub enum Reply {
     Record(Result<Bytes, ReadError>),
     /// To a read of a run of slots: the bytes.
     Run(Result<PooledBuffer, ReadError>),
+    /// To a request about a shard's space.
+    Space(Result<SpaceDone, SpaceRefusal>),
     /// The core died before it answered; whether an append took place is not known.
     CoreDead,
 }

@@ -5,7 +5,10 @@
 use crate::{
     failure::{Health, ShardFailure},
     fork::Birthplace,
-    format::record::{RecordFlags, RecordKind},
+    format::{
+        control::{Cursor, LogPlace},
+        record::{RecordFlags, RecordKind},
+    },
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
     mutant::{self, Mutant},
     ring::{
@@ -18,6 +21,7 @@ use crate::{
 use crossbeam_utils::CachePadded;
 use std::{
     io::IoSlice,
+    ops::Range,
     sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as PlainU64},
 };
 
@@ -37,6 +41,30 @@ pub struct ShardCounters {
     pub rewrites: PlainU64,
     /// Syncs that covered this shard.
     pub syncs: PlainU64,
+    /// Extents freed.
+    pub extents_freed: PlainU64,
+}
+
+/// An extent of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardExtent {
+    /// Its place in the shard's sequence.
+    pub ordinal: ExtentOrdinal,
+    /// Which.
+    pub extent: ExtentIndex,
+}
+
+/// What a shard's log says of its space; all of it durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardSpace {
+    /// What was trimmed.
+    pub trim: LogPlace,
+    /// The cursors, by name.
+    pub cursors: Vec<Cursor>,
+    /// The first frame of recovery, by the newest checkpoint; `None`: there is none.
+    pub checkpoint: Option<FrameNumber>,
+    /// Extents that were freed since the store was opened.
+    pub freed: u64,
 }
 
 /// One append stream, shared by all who use the store.
@@ -54,8 +82,9 @@ pub struct Shard {
     pub(crate) is_starved: AtomicBool,
     /// First slot behind the contiguous written run.
     written_end: AtomicU64,
-    /// All claimed extents in the order of their ordinals, the first of which is in the pair.
-    extents: RwLock<(ExtentOrdinal, Vec<ExtentIndex>)>,
+    /// All claimed extents in the order of their ordinals.
+    extents: RwLock<Vec<ShardExtent>>,
+    space: RwLock<ShardSpace>,
     counters: ShardCounters,
 }
 
@@ -89,7 +118,7 @@ impl Shard {
         ring: Arc<Ring>,
         first_frame: FrameNumber,
         written_end: SlotIndex,
-        extents: (ExtentOrdinal, Vec<ExtentIndex>),
+        extents: Vec<ShardExtent>,
     ) -> Self {
         let off = u64::from(mutant::is_active(Mutant::WatermarkStartsOff));
         let first_frame = FrameNumber(first_frame.0.saturating_sub(off));
@@ -105,6 +134,7 @@ impl Shard {
             is_starved: AtomicBool::new(false),
             written_end: AtomicU64::new(written_end.0),
             extents: RwLock::new(extents),
+            space: RwLock::default(),
             counters: ShardCounters::default(),
         }
     }
@@ -242,33 +272,58 @@ impl Shard {
         self.written_end.store(slot.0, Ordering::Release);
     }
 
-    /// Its extents in order, and the ordinal of the first.
+    /// Its extents in order. Ordinals may be missing: what was freed leaves a gap.
     #[must_use]
-    pub fn extents(&self) -> (ExtentOrdinal, Vec<ExtentIndex>) {
+    pub fn extents(&self) -> Vec<ShardExtent> {
         self.extents.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The extent with an ordinal, if the shard still has it.
     #[must_use]
     pub fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<ExtentIndex> {
-        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
-        let index = ordinal.0.checked_sub(extents.0.0)?;
-        extents.1.get(usize::try_from(index).ok()?).copied()
+        self.extent_from(ordinal).filter(|found| found.ordinal == ordinal).map(|found| found.extent)
     }
 
-    /// The ordinal of its first extent, and how many it has.
+    /// The first extent at or behind an ordinal.
     #[must_use]
-    pub fn extent_span(&self) -> (ExtentOrdinal, u64) {
+    pub fn extent_from(&self, ordinal: ExtentOrdinal) -> Option<ShardExtent> {
         let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
-        (extents.0, extents.1.len() as u64)
+        extents.get(extents.partition_point(|extent| extent.ordinal < ordinal)).copied()
     }
 
-    pub(crate) fn push_extent(&self, extent: ExtentIndex) {
-        self.extents.write().unwrap_or_else(PoisonError::into_inner).1.push(extent);
+    /// From the ordinal of its first extent to behind that of its last; some between may be missing.
+    #[must_use]
+    pub fn ordinals(&self) -> Range<u64> {
+        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
+        match (extents.first(), extents.last()) {
+            (Some(first), Some(last)) => first.ordinal.0..last.ordinal.0 + 1,
+            _ => 0..0,
+        }
     }
 
+    pub(crate) fn push_extent(&self, ordinal: ExtentOrdinal, extent: ExtentIndex) {
+        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(extents.last().is_none_or(|last| last.ordinal < ordinal));
+        extents.push(ShardExtent { ordinal, extent });
+    }
+
+    pub(crate) fn remove_extent(&self, ordinal: ExtentOrdinal) {
+        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
+        extents.retain(|extent| extent.ordinal != ordinal);
+    }
+
+    /// The last extent is never freed, so that ordinals never come again.
     pub(crate) fn next_ordinal(&self) -> ExtentOrdinal {
-        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
-        ExtentOrdinal(extents.0.0 + extents.1.len() as u64)
+        ExtentOrdinal(self.ordinals().end)
+    }
+
+    /// What is known of its space, as of a moment ago.
+    #[must_use]
+    pub fn space(&self) -> ShardSpace {
+        self.space.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn publish_space(&self, publish: impl FnOnce(&mut ShardSpace)) {
+        publish(&mut self.space.write().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Frame(LocalShard, FrameNumber),
     /// The write of the header of the extent that the shard is claiming.
     ExtentHeader(LocalShard),
+    /// The discard of an extent that the shard freed.
+    Discard(LocalShard),
     /// A part of the core's sync round.
     Sync,
     /// A read, by its place in the core's table.
@@ -36,6 +38,7 @@ impl From<Purpose> for Token {
             Purpose::ExtentHeader(shard) => pack(1, shard.0, 0),
             Purpose::Sync => pack(2, 0, 0),
             Purpose::Read(key) => pack(3, 0, key),
+            Purpose::Discard(shard) => pack(4, shard.0, 0),
         }
     }
 }
@@ -50,6 +53,7 @@ impl Purpose {
             1 => Some(Self::ExtentHeader(shard)),
             2 => Some(Self::Sync),
             3 => Some(Self::Read(value)),
+            4 => Some(Self::Discard(shard)),
             _ => None,
         }
     }

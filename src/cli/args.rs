@@ -43,6 +43,8 @@ pub enum Command {
     Info(Info),
     /// Reads and checks every frame and record; exit code 1 and the places if there is damage.
     Verify(Verify),
+    /// Frees what lies wholly before a record, for good.
+    Trim(Trim),
     /// Copies what is intact out of a damaged store into a new one; exit code 1 and the places if something is lost.
     Salvage(Salvage),
     /// Measures appends, durable appends, random reads and reopening on every core, and checks what it reads.
@@ -209,6 +211,32 @@ pub struct Verify {
     /// With --scrub: most bytes per second; default: 64MiB.
     #[arg(long, value_name = "SIZE", requires = "scrub")]
     pub rate: Option<ByteSize>,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `corelog trim`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Trim {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// The shard.
+    #[arg(long, value_name = "N", value_parser = parse_shard)]
+    pub shard: ShardId,
+    /// The first record that is still wanted, as `append --addresses` and `cat --addresses` print it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub before: Address,
+    /// Give the freed space back to the file system or the device.
+    #[arg(long)]
+    pub discard: bool,
+    /// Also what a cursor of the shard has not passed yet.
+    #[arg(long)]
+    pub past_cursors: bool,
     /// How the device is used.
     #[command(flatten)]
     pub device: DeviceOptions,

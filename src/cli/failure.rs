@@ -3,7 +3,7 @@
 use super::exit::Exit;
 use corelog::{
     AppendError, CloseError, FormatError, LargeReadError, OpenError, ReadError, RecoveryError, ScanError,
-    ShardFailure, WaitError,
+    ShardFailure, SpaceError, SpaceRefusal, WaitError,
 };
 use corelog_shards::{
     device::file::{CreateError, FileError, OpenError as DeviceOpenError},
@@ -136,6 +136,21 @@ impl From<WaitError> for Failure {
     fn from(error: WaitError) -> Self {
         let exit = match &error {
             WaitError::Failed(failure) => exit_of_shard(failure),
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<SpaceError> for Failure {
+    fn from(error: SpaceError) -> Self {
+        let exit = match &error {
+            SpaceError::NoSuchShard { .. } => Exit::Usage,
+            SpaceError::OtherShard { .. } => Exit::NoRecord,
+            SpaceError::Place(error) => return error.clone().into(),
+            SpaceError::Refused { refusal: SpaceRefusal::StoreFull, .. } => Exit::Full,
+            SpaceError::Refused { refusal: SpaceRefusal::Failed(failure), .. } => exit_of_shard(failure),
+            SpaceError::Refused { refusal: SpaceRefusal::Ahead, .. } => Exit::NoRecord,
             _ => Exit::Failed,
         };
         Self::new(exit, error)

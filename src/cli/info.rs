@@ -6,7 +6,7 @@ use super::{
     output::{Align, Facts, Reader, Table, bytes, count, duration},
     read::inspect,
 };
-use corelog::{Inspection, RecoveredShard, RecoveryReport, TailKind};
+use corelog::{Address, Cursor, Inspection, RecoveredShard, RecoveryReport, TailKind};
 use corelog_shards::{
     extents::ExtentUse,
     format::superblock::{FORMAT_VERSION, ShardState},
@@ -63,6 +63,18 @@ struct ShardReport {
     durable: u64,
     tail: TailKind,
     cut_frames: u64,
+    /// Extents before this place in its sequence were trimmed.
+    trimmed_extents: u64,
+    /// The frame that an open begins with, by the newest checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<u64>,
+    cursors: Vec<CursorReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct CursorReport {
+    name: String,
+    address: Address,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -149,7 +161,14 @@ fn shard_report(shard: &RecoveredShard) -> ShardReport {
         durable: shard.durable_witness.0,
         tail: shard.tail.kind,
         cut_frames: shard.tail.cut_frames,
+        trimmed_extents: shard.space.trim.ordinal.0,
+        checkpoint: shard.began_at.map(|frame| frame.0),
+        cursors: shard.space.cursors.iter().map(cursor_report).collect(),
     }
+}
+
+fn cursor_report(cursor: &Cursor) -> CursorReport {
+    CursorReport { name: cursor.name.clone(), address: cursor.address }
 }
 
 fn extent_list(store: &Inspection) -> Vec<ExtentReport> {
@@ -215,6 +234,11 @@ fn facts(report: &Report) -> Facts {
     for device in &report.devices {
         let way = if device.direct { "direct I/O" } else { "buffered I/O" };
         facts.fact("device", format!("{}, {}, {way}", device.path, bytes(device.bytes)));
+    }
+    for shard in &report.shards {
+        for cursor in &shard.cursors {
+            facts.fact("cursor", format!("{} of shard {}: {}", cursor.name, shard.shard, cursor.address));
+        }
     }
     let bad_copies = report.recovery.bad_superblock_copies.len() + report.recovery.bad_header_copies.len();
     if bad_copies > 0 {

@@ -15,6 +15,7 @@ pub mod salvage;
 pub mod scrub;
 pub mod setup;
 pub mod size;
+pub mod trim;
 pub mod verify;
 
 use args::{Args, Command};
@@ -32,6 +33,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) if args.scrub => scrub::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Trim(args) => trim::run(&args),
         Command::Salvage(args) => salvage::run(&args),
     };
     match done {

@@ -267,6 +267,8 @@ fn frame_of(payloads: &[&[u8]]) -> Vec<u8> {
         records_digest: summary.digest,
         durable: FrameNumber(2),
         oldest: ExtentOrdinal(0),
+        checkpoint: None,
+        has_control: false,
         unix_ns: 0,
     };
     header.encode(&mut bytes);

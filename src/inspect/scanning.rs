@@ -22,14 +22,21 @@ pub(crate) struct Recovered<'a>(pub(crate) &'a RecoveredShard);
 
 impl ExtentSequence for Recovered<'_> {
     fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent> {
-        let index = ordinal.0.checked_sub(self.ordinals().start)?;
-        let extent = self.0.extents.get(usize::try_from(index).ok()?)?;
+        let index = self.0.extents.binary_search_by_key(&ordinal, |extent| extent.ordinal).ok()?;
+        let extent = self.0.extents.get(index)?;
         Some(SequencedExtent { extent: extent.index, generation: extent.generation })
     }
 
     fn ordinals(&self) -> Range<u64> {
-        let first = self.0.extents.first().map_or(0, |extent| extent.ordinal.0);
-        first..first + self.0.extents.len() as u64
+        match (self.0.extents.first(), self.0.extents.last()) {
+            (Some(first), Some(last)) => first.ordinal.0..last.ordinal.0 + 1,
+            _ => 0..0,
+        }
+    }
+
+    fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {
+        let behind = self.0.extents.partition_point(|extent| extent.ordinal <= ordinal);
+        Some(self.0.extents.get(behind)?.ordinal)
     }
 }
 

@@ -148,6 +148,10 @@ impl<'a, 'b> Walk<'a, 'b> {
     /// The frames from the next one to before `number` have no header. Records of theirs may be in the gaps.
     fn lose_up_to<E>(&mut self, number: FrameNumber, sink: &mut Sink<'_, E>) -> Result<(), SalvageError<E>> {
         let first = self.next;
+        if self.salvage.was_freed(self.shard, first, number) {
+            self.gaps.clear();
+            return Ok(());
+        }
         let slot =
             self.gaps.iter().find(|gap| gap.start < gap.end).or(self.gaps.first()).map(|gap| gap.start);
         if first >= self.durable {

@@ -321,6 +321,8 @@ impl Seat {
             shard_count: opened.resumes.len() as u32,
             order: options.order,
             sync: options.sync,
+            checkpoint_bytes: options.checkpoint_bytes,
+            discard: options.discard,
             linger: options.linger,
         };
         let node = self.place.and_then(|place| place.node).map(|node| node.0);

@@ -21,6 +21,12 @@ impl<'a> Fields<'a> {
         Some(())
     }
 
+    pub(super) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (field, rest) = self.rest.split_at_checked(bytes)?;
+        self.rest = rest;
+        Some(field)
+    }
+
     pub(super) fn u8(&mut self) -> Option<u8> {
         self.bytes::<1>().map(|[byte]| byte)
     }

@@ -5,6 +5,7 @@ use super::{
     codec::{Fields, Writer, all_zero},
 };
 use crate::{
+    address::Address,
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, StoreId, Term},
     limits::{
@@ -17,7 +18,9 @@ const VERSION: u16 = 1;
 const HEADER: usize = 128;
 const _: () = assert!(HEADER as u64 == FRAME_HEADER_BYTES);
 const COVERED: usize = HEADER - 4;
-const RESERVED: usize = 20;
+const RESERVED: usize = 12;
+
+const FLAG_CONTROL: u16 = 1;
 
 /// Everything a frame says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,10 @@ pub struct FrameHeader {
     /// The shard's oldest extent when this frame was submitted. An extent may be freed once a durable frame states a
     /// higher one, so that a log without its beginning proves that it was meant to lose it.
     pub oldest: ExtentOrdinal,
+    /// Where the shard's newest checkpoint that was durable when this one was submitted begins; `None`: not stated.
+    pub checkpoint: Option<Address>,
+    /// It holds a control record: recovery reads it whole.
+    pub has_control: bool,
     /// When it was submitted, in nanoseconds of the Unix clock; for people only.
     pub unix_ns: u64,
 }
@@ -112,7 +119,7 @@ impl FrameHeader {
         let mut fields = Writer::new(covered);
         fields.put(&MAGIC);
         fields.u16(VERSION);
-        fields.u16(0);
+        fields.u16(if self.has_control { FLAG_CONTROL } else { 0 });
         fields.u16(self.shard.0);
         fields.u16(0);
         fields.put(&self.store.0);
@@ -127,6 +134,7 @@ impl FrameHeader {
         fields.u64(self.unix_ns);
         fields.u64(self.records_digest);
         fields.u64(self.oldest.0);
+        fields.u64(self.checkpoint.map_or(0, Address::to_bits));
         fields.put(&[0; RESERVED]);
         let checksum = crc32c(covered);
         Writer::new(rest).u32(checksum);
@@ -164,8 +172,8 @@ impl FrameHeader {
         let mut fields = Fields::new(covered);
         fields.skip(MAGIC.len())?;
         let version = fields.u16()?;
-        // Flags: none is defined in version 1, and a reader of version 1 ignores them.
-        fields.skip(2)?;
+        // A reader ignores the flags that it does not know.
+        let has_control = fields.u16()? & FLAG_CONTROL != 0;
         let shard = ShardId(fields.u16()?);
         fields.skip(2)?;
         let store = StoreId(fields.bytes()?);
@@ -180,6 +188,7 @@ impl FrameHeader {
         let unix_ns = fields.u64()?;
         let records_digest = fields.u64()?;
         let oldest = ExtentOrdinal(fields.u64()?);
+        let checkpoint = Some(Address::from_bits(fields.u64()?)).filter(|address| address.to_bits() != 0);
         let header = Self {
             store,
             shard,
@@ -193,6 +202,8 @@ impl FrameHeader {
             records_digest,
             durable,
             oldest,
+            checkpoint,
+            has_control,
             unix_ns,
         };
         Some((version, header))
@@ -344,6 +355,8 @@ mod tests {
             records_digest: 0x0123_4567_89ab_cdef,
             durable: FrameNumber(1230),
             oldest: ExtentOrdinal(2),
+            checkpoint: Some(Address::from_bits(0x0123_4567)),
+            has_control: true,
             unix_ns: 1_700_000_000_000_000_000,
         }
     }
@@ -352,7 +365,7 @@ mod tests {
         fn any_header()(
             store: [u8; 16], shard: u16, generation: u32, term in 0..=COUNTER_MAX, number in 0..=COUNTER_MAX, link: u32,
             base_slot in 0..1u64 << 34, units in 16..=(1u32 << 20), records: u32, records_digest: u64,
-            ago: u64, oldest: u64, unix_ns: u64,
+            ago: u64, oldest: u64, checkpoint: u64, has_control: bool, unix_ns: u64,
         ) -> FrameHeader {
             let room = units - 16;
             FrameHeader {
@@ -360,7 +373,8 @@ mod tests {
                 term: Term(term), number: FrameNumber(number), link, base_slot: SlotIndex(base_slot),
                 used_bytes: units * 8, records: if room == 0 { 0 } else { 1 + records % room }, records_digest,
                 durable: FrameNumber(number.saturating_sub(ago)),
-                oldest: ExtentOrdinal(oldest), unix_ns,
+                oldest: ExtentOrdinal(oldest), has_control, unix_ns,
+                checkpoint: Some(Address::from_bits(checkpoint)).filter(|it| it.to_bits() != 0),
             }
         }
     }
@@ -456,13 +470,14 @@ mod tests {
         };
         let header = example();
         assert_eq!(&bytes[..8], b"coreLOGf");
-        assert_eq!((field(8, 2), field(10, 2), field(12, 2), field(14, 2)), (1, 0, 7, 0));
+        assert_eq!((field(8, 2), field(10, 2), field(12, 2), field(14, 2)), (1, 1, 7, 0));
         assert_eq!(&bytes[16..32], &header.store.0);
         assert_eq!((field(32, 4), field(36, 4), field(40, 8), field(48, 8)), (3, 5, 11, 1234));
         assert_eq!((field(56, 8), field(64, 4), field(68, 4)), (77, 4104, 0xdead_beef));
         assert_eq!((field(72, 8), field(80, 8)), (1230, header.unix_ns));
         assert_eq!((field(88, 8), field(96, 8)), (header.records_digest, 2));
-        assert_eq!(bytes[104..124], [0; 20]);
+        assert_eq!(field(104, 8), 0x0123_4567);
+        assert_eq!(bytes[112..124], [0; 12]);
         assert_eq!(field(124, 4), u64::from(crc32c(&bytes[..124])));
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod checksum;
 mod codec;
+pub mod control;
 pub mod extent_header;
 pub mod frame;
 pub mod manifest;

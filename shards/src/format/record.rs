@@ -302,13 +302,15 @@ pub struct BodySummary {
     pub records: u32,
     /// Runs over their headers.
     pub digest: u64,
+    /// One of them is a control record.
+    pub has_control: bool,
 }
 
 /// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
 /// the frame is complete. `body` is everything between the frame header and the used end.
 pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
     let mut rest = body;
-    let (mut records, mut digest) = (0, RecordsDigest::new());
+    let (mut records, mut digest, mut has_control) = (0, RecordsDigest::new(), false);
     while !rest.is_empty() {
         let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
         let header_bytes = *rest.first_chunk::<8>().ok_or(lost)?;
@@ -316,9 +318,10 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
         let stride = usize::try_from(header.stride()).map_err(|_| lost)?;
         rest = rest.get(stride..).ok_or(lost)?;
         records += 1;
+        has_control |= header.kind == RecordKind::CONTROL;
         digest = digest.with(header_bytes);
     }
-    Ok(BodySummary { records, digest: digest.value() })
+    Ok(BodySummary { records, digest: digest.value(), has_control })
 }
 
 /// Checks and yields the records of a frame's body, each with its offset in the body. After an error it ends.

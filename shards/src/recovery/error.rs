@@ -7,7 +7,7 @@ use crate::{
         extent_header::ExtentHeaderError,
         frame::{FrameError, Mismatch},
     },
-    ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
+    ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex},
     memory::MemoryError,
 };
 
@@ -108,6 +108,31 @@ pub enum RecoveryError {
         slot: SlotIndex,
         /// Why.
         source: SourceError,
+    },
+    /// What a frame states as the shard's newest durable checkpoint is not there as a whole.
+    #[error("{place}: the checkpoint that begins here was durable and is lost: {why}")]
+    Checkpoint {
+        /// Where it begins.
+        place: Place,
+        /// What is missing.
+        why: &'static str,
+    },
+    /// An extent that the shard's log holds carries another claim, or none.
+    #[error(
+        "extent {extent} holds frames of shard {shard} (ordinal {ordinal}, generation {generation}, from frame {frame} on), \
+         and its header does not say so: the claim is lost"
+    )]
+    ExtentLost {
+        /// The shard.
+        shard: ShardId,
+        /// Its place in the shard's sequence.
+        ordinal: ExtentOrdinal,
+        /// Which.
+        extent: ExtentIndex,
+        /// The generation that it has to be of.
+        generation: Generation,
+        /// The first frame in it.
+        frame: FrameNumber,
     },
     /// Neither copy of an extent's header is one.
     #[error("extent {extent}: no copy of its header is good: {error}")]

@@ -17,6 +17,8 @@ mod decision;
 mod error;
 mod report;
 mod scan;
+mod space;
+mod start;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -83,7 +85,9 @@ pub fn recover_store<S: RecoverySource + ?Sized>(
     Ok(report(superblock, ownership, shards))
 }
 
-fn report(superblock: &Superblock, ownership: Ownership, shards: Vec<RecoveredShard>) -> RecoveryReport {
+fn report(superblock: &Superblock, mut ownership: Ownership, shards: Vec<RecoveredShard>) -> RecoveryReport {
+    ownership.free.extend(shards.iter().flat_map(|shard| &shard.freed));
+    ownership.free.sort_by_key(|free| free.index);
     let count = |of: fn(&RecoveredShard) -> usize| shards.iter().map(|shard| of(shard) as u64).sum();
     let of_frames = shards.iter().map(|shard| shard.highest_term).max().unwrap_or_default();
     RecoveryReport {

@@ -1,5 +1,6 @@
 //! What recovery found, for the caller and for the program's output.
 
+use crate::shard_owner::SpaceStart;
 use crate::{
     format::superblock::{ShardEntry, ShardState},
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, Term},
@@ -104,13 +105,21 @@ pub struct RecoveredShard {
     /// Takes appends, or is drained.
     #[serde(skip)]
     pub state: ShardState,
-    /// The extents of the shard in the order of their ordinals, without a gap.
+    /// The extents of the shard in the order of their ordinals. What was freed leaves gaps before the checkpoint.
     pub extents: Vec<RecoveredExtent>,
     /// How many of them the log uses; the last of those is the one that the next frame goes to, if it fits. Those
     /// behind were claimed ahead, or hold what was cut off; the shard may go on in them, in order.
     pub used_extents: usize,
     /// Extents of the shard behind a missing ordinal: to be freed before the shard claims another.
     pub orphans: Vec<RecoveredExtent>,
+    /// Extents that still carry the shard's claim, and that its log says are freed.
+    #[serde(skip)]
+    pub freed: Vec<FreeExtent>,
+    /// What its log says of its space.
+    #[serde(skip)]
+    pub space: SpaceStart,
+    /// The first frame that was looked at: what is before it is covered by a checkpoint. `None`: there is none.
+    pub began_at: Option<FrameNumber>,
     /// The oldest frame of the log; equal to `next_frame` if there is none.
     pub first_frame: FrameNumber,
     /// The number of the next frame.

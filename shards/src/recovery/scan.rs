@@ -6,17 +6,23 @@
 
 use super::{
     BodyFact, Context, Decision, Facts, FrameFault, HeaderFact, LaterFact, Loss, LossKind, Place,
-    RecoveredExtent, RecoveredShard, RecoveryError, RecoverySource, ShardExtents, TailKind, TailReport,
-    WitnessFact, check_body, decide, survey::fits, window::Window,
+    RecoveredShard, RecoveryError, RecoverySource, ShardExtents, TailKind, TailReport, WitnessFact,
+    check_body, decide,
+    space::{Gathered, Settled, recovered},
+    start::{Search, Start},
+    survey::fits,
+    window::Window,
 };
 use crate::{
     format::{
+        control::ExtentFacts,
         extent_header::ExtentHeader,
         frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
         superblock::ShardEntry,
     },
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId, SlotIndex, Term},
+    shard_owner::CheckpointPlace,
 };
 
 /// Frames of at least this many slots are read by their headers alone.
@@ -71,6 +77,13 @@ struct Pending {
     records: u32,
 }
 
+impl Pending {
+    const fn of(position: Position, header: &FrameHeader) -> Self {
+        let FrameHeader { number, link, used_bytes, records, .. } = *header;
+        Self { position, number, link, used_bytes, records }
+    }
+}
+
 /// Why the chain of headers ends.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
@@ -90,9 +103,6 @@ struct Seen {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Totals {
-    frames: u64,
-    records: u64,
-    bytes: u64,
     checked: u64,
 }
 
@@ -114,6 +124,10 @@ struct Scan<'a, S: ?Sized> {
     durable: FrameNumber,
     totals: Totals,
     pending: Vec<Pending>,
+    /// Frames with control records, in order.
+    controls: Vec<Pending>,
+    /// What was seen in each extent of the chain.
+    facts: Vec<Option<ExtentFacts>>,
     losses: Vec<Loss>,
 }
 
@@ -123,12 +137,44 @@ pub(super) fn recover_shard<S: RecoverySource + ?Sized>(
     shard: ShardId,
     extents: &ShardExtents,
 ) -> Result<RecoveredShard, RecoveryError> {
-    let mut scan = Scan::new(context, shard, extents)?;
+    let seen = Search::new(context, shard, extents)?.run()?;
+    let found = match &seen.start {
+        Some(start) => recover_from(context, shard, extents, Some(start), seen.durable),
+        None => recover_from(context, shard, extents, None, seen.durable),
+    };
+    let recovered = match found {
+        // As far as the log can be followed without it.
+        Err(RecoveryError::Checkpoint { place, .. }) if context.options.salvage => {
+            let mut recovered = recover_from(context, shard, extents, None, seen.durable)?;
+            recovered.losses.insert(0, Loss { place, kind: LossKind::HeaderCorrupt });
+            recovered
+        }
+        found => found?,
+    };
+    Ok(RecoveredShard { highest_term: recovered.highest_term.max(seen.highest_term), ..recovered })
+}
+
+fn recover_from<S: RecoverySource + ?Sized>(
+    context: &Context<'_, S>,
+    shard: ShardId,
+    extents: &ShardExtents,
+    start: Option<&Start>,
+    durable: FrameNumber,
+) -> Result<RecoveredShard, RecoveryError> {
+    let (before, extents) = extents.divided(start);
+    let mut scan = Scan::new(context, shard, &extents)?;
+    scan.durable = scan.durable.max(durable);
+    if let Some(start) = start {
+        scan.begin_at(start)?;
+    }
     let stop = scan.walk()?;
-    scan.check_beginning()?;
+    if start.is_none() {
+        scan.check_beginning()?;
+    }
     let tail = scan.judge_tail(stop)?;
     let tail = scan.check_bodies(tail)?;
-    Ok(scan.finish(tail))
+    let settled = scan.settle(start, &before)?;
+    Ok(scan.finish(tail, start, settled))
 }
 
 impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
@@ -161,8 +207,107 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             durable: entry.durable.max(extents.durable_seen),
             totals: Totals::default(),
             pending: Vec::new(),
+            controls: Vec::new(),
+            facts: vec![None; extents.chain.len()],
             losses: Vec::new(),
         })
+    }
+
+    /// The walk begins with the frame that a checkpoint covers up to.
+    fn begin_at(&mut self, start: &Start) -> Result<(), RecoveryError> {
+        let lost = |place, why| RecoveryError::Checkpoint { place, why };
+        let place = self.place(FrameNumber(0), start.slot);
+        let found = match self.window.at(start.slot, 1, 1) {
+            Ok(bytes) => FrameHeader::decode(bytes),
+            Err(RecoveryError::Unreadable { .. }) if self.context.options.salvage => {
+                return Err(lost(place, "its frame cannot be read"));
+            }
+            Err(error) => return Err(error),
+        };
+        let Ok(CheckedHeader { header, .. }) = found else {
+            return Err(lost(place, "no sound frame is there"));
+        };
+        let place = Place { frame: header.number, ..place };
+        let position = Position { extent: 0, slot: start.slot };
+        self.next = Next { number: header.number, link: Some(header.link), position: Some(position) };
+        match self.classify(position, &header) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(lost(place, "another frame is in its place")),
+        }
+    }
+
+    /// Reads the frames with control records, and finds out what the shard's space is.
+    fn settle(&mut self, start: Option<&Start>, before: &[ExtentHeader]) -> Result<Settled, RecoveryError> {
+        let place =
+            self.place(self.first.unwrap_or_default(), start.map_or(SlotIndex(0), |start| start.slot));
+        if start.is_some() && self.first.is_none() {
+            return Err(RecoveryError::Checkpoint { place, why: "its frame is no part of the log" });
+        }
+        let mut gathered = Gathered::new(start.and(self.first));
+        for frame in std::mem::take(&mut self.controls) {
+            if frame.number >= self.next.number {
+                break;
+            }
+            let frame_place = self.place(frame.number, frame.position.slot);
+            let (geometry, seed, context) = (self.geometry, self.context.seed, self.context);
+            let (header, bytes) = self.read_frame(frame.position.slot)?;
+            let is_good = check_body(&header, bytes, &geometry, seed) == BodyFact::Good
+                && gathered.take_frame(context, &geometry, &header, bytes).is_ok();
+            if !is_good {
+                self.fail(Decision::FailCorrupt, frame_place, FrameFault::Body)?;
+            }
+        }
+        if !gathered.is_whole {
+            return Err(RecoveryError::Checkpoint { place, why: "not all of its parts are in the log" });
+        }
+        let settled = gathered.settle(before, self.extents, &self.facts);
+        if let Some(lost) = settled.lost {
+            if !self.context.options.salvage {
+                let ExtentFacts { ordinal, extent, generation, first_frame: frame, .. } = lost;
+                return Err(RecoveryError::ExtentLost {
+                    shard: self.shard,
+                    ordinal,
+                    extent,
+                    generation,
+                    frame,
+                });
+            }
+            let place = self.place(lost.first_frame, self.geometry.first_frame_slot(lost.extent));
+            self.losses.push(Loss { place, kind: LossKind::LostWrite });
+        }
+        Ok(settled)
+    }
+
+    fn count(&mut self, extent: usize, header: &FrameHeader) {
+        let Some(claim) = self.extents.chain.get(extent) else { return };
+        let Some(facts) = self.facts.get_mut(extent) else { return };
+        let facts = facts.get_or_insert(ExtentFacts {
+            ordinal: claim.ordinal,
+            extent: claim.extent,
+            generation: claim.generation,
+            first_frame: header.number,
+            first_link: header.link,
+            frames: 0,
+            records: 0,
+            bytes: 0,
+            dead_bytes: 0,
+            unix_ns: 0,
+        });
+        facts.frames = facts.frames.saturating_add(1);
+        facts.records = facts.records.saturating_add(u64::from(header.records));
+        facts.bytes = facts.bytes.saturating_add(u64::from(header.used_bytes));
+        facts.unix_ns = header.unix_ns;
+    }
+
+    fn discount(&mut self, frame: &Pending) {
+        let Some(facts) = self.facts.get_mut(frame.position.extent) else { return };
+        let Some(known) = facts else { return };
+        known.frames = known.frames.saturating_sub(1);
+        known.records = known.records.saturating_sub(u64::from(frame.records));
+        known.bytes = known.bytes.saturating_sub(u64::from(frame.used_bytes));
+        if known.frames == 0 {
+            *facts = None;
+        }
     }
 
     /// Follows the headers to the first place that is not the next frame's.
@@ -325,14 +470,14 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
     fn accept(&mut self, position: Position, checked: &CheckedHeader) {
         let header = &checked.header;
         self.first.get_or_insert(header.number);
-        self.totals.frames += 1;
-        self.totals.records += u64::from(header.records);
-        self.totals.bytes += u64::from(header.used_bytes);
         self.durable = self.durable.max(header.durable);
         if header.number >= self.durable || self.context.options.verify_bodies {
-            let FrameHeader { number, link, used_bytes, records, .. } = *header;
-            self.pending.push(Pending { position, number, link, used_bytes, records });
+            self.pending.push(Pending::of(position, header));
         }
+        if header.has_control {
+            self.controls.push(Pending::of(position, header));
+        }
+        self.count(position.extent, header);
         self.oldest = self.oldest.max(header.oldest);
         self.last_term = header.term;
         self.last_slots = header.slots(&self.geometry);
@@ -548,9 +693,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
         let highest = dropped.last().map(|last| last.number);
         let sum = |of: fn(&Pending) -> u32| dropped.iter().map(|frame| u64::from(of(frame))).sum::<u64>();
         let cut_bytes = sum(|frame| frame.used_bytes);
-        self.totals.frames -= dropped.len() as u64;
-        self.totals.records -= sum(|frame| frame.records);
-        self.totals.bytes -= cut_bytes;
+        dropped.iter().for_each(|frame| self.discount(frame));
         self.first = self.first.filter(|oldest| *oldest < first.number);
         self.next = Next { number: first.number, link: Some(first.link), position: Some(first.position) };
         TailReport {
@@ -562,26 +705,35 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
         }
     }
 
-    fn finish(self, tail: TailReport) -> RecoveredShard {
+    fn finish(self, tail: TailReport, start: Option<&Start>, settled: Settled) -> RecoveredShard {
         let next_slot = self.next.position.filter(|position| self.is_inside(*position)).map(|at| at.slot);
-        let recovered = |header: &ExtentHeader| RecoveredExtent {
-            index: header.extent,
-            generation: header.generation,
-            ordinal: header.ordinal,
-        };
+        let Settled { mut space, kept, freed, .. } = settled;
+        let before = kept.len();
+        let sum = |of: fn(&ExtentFacts) -> u64| space.extents.iter().map(of).fold(0, u64::saturating_add);
+        let (frames, records, bytes) =
+            (sum(|facts| u64::from(facts.frames)), sum(|facts| facts.records), sum(|facts| facts.bytes));
+        let oldest = space.extents.first().map(|facts| facts.first_frame);
+        space.checkpoint = start.zip(self.first).map(|(start, frame)| CheckpointPlace {
+            address: start.address,
+            ordinal: start.ordinal,
+            frame,
+        });
         RecoveredShard {
             shard: self.shard,
             state: self.entry.state,
-            extents: self.extents.chain.iter().map(recovered).collect(),
-            used_extents: self.next.position.map_or(0, |position| position.extent + 1),
+            extents: kept.into_iter().chain(self.extents.chain.iter().map(recovered)).collect(),
+            used_extents: self.next.position.map_or(0, |position| before + position.extent + 1),
             orphans: self.extents.beyond.iter().map(recovered).collect(),
-            first_frame: self.first.unwrap_or(self.next.number),
+            freed,
+            began_at: space.checkpoint.map(|checkpoint| checkpoint.frame),
+            space,
+            first_frame: oldest.unwrap_or(self.next.number),
             next_frame: self.next.number,
             next_slot,
             link: self.next.link.unwrap_or(0),
-            frames: self.totals.frames,
-            records: self.totals.records,
-            bytes: self.totals.bytes,
+            frames,
+            records,
+            bytes,
             frames_checked: self.totals.checked,
             durable_witness: self.durable,
             highest_term: self.highest_term,

@@ -104,7 +104,7 @@ fn first_frame<S: RecoverySource + ?Sized>(
 /// The extents of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardExtents {
-    /// By ordinal, without a gap, from the oldest.
+    /// By ordinal. What was freed leaves gaps, and until somebody else claims it its claim stays.
     pub chain: Vec<ExtentHeader>,
     /// By ordinal, behind a gap: their frames can be no part of the log, but witnesses.
     pub beyond: Vec<ExtentHeader>,
@@ -113,6 +113,8 @@ pub struct ShardExtents {
     pub headless: Vec<ExtentHeader>,
     /// The first frames of the extents, by slot: what stands there may have replaced a frame that was cut off.
     pub firsts: Vec<FrameHeader>,
+    /// The generations that they are of, by extent.
+    pub first_generations: Vec<(ExtentIndex, Generation)>,
     /// The highest durable watermark in the first frame of any extent that can speak for the present term.
     pub durable_seen: FrameNumber,
     /// The highest frame number among those.
@@ -157,8 +159,6 @@ pub fn assign(
         drop_late_claims(&mut shard.chain, &mut ownership.free);
         shard.chain.sort_by_key(|header| (header.ordinal, std::cmp::Reverse(header.generation)));
         refuse_duplicates(&mut shard.chain, salvage, &mut ownership.bad)?;
-        let gap = gap_in(&shard.chain);
-        shard.beyond = shard.chain.split_off(gap);
     }
     Ok(ownership)
 }
@@ -191,6 +191,7 @@ fn place(
         ExtentState::Claimed => {
             owner.chain.push(header);
             owner.firsts.extend(survey.first_frame);
+            owner.first_generations.extend(survey.first_frame.map(|frame| (extent, frame.generation)));
         }
         ExtentState::Freed => {
             let generation = header.generation.max(seen);
@@ -270,15 +271,6 @@ fn refuse_duplicates(
         same
     });
     Ok(())
-}
-
-/// The position of the first extent whose predecessor in the sequence is missing; the length if none is.
-fn gap_in(chain: &[ExtentHeader]) -> usize {
-    chain
-        .iter()
-        .zip(chain.iter().skip(1))
-        .position(|(one, other)| other.ordinal.0 != one.ordinal.0 + 1)
-        .map_or(chain.len(), |before| before + 1)
 }
 
 /// Whether a frame of this many slots fits between `slot` and the end of its extent.

@@ -29,7 +29,7 @@ use crate::{
     memory::Region,
     mutant::{self, Mutant},
     park::Bell,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering},
 };
 use crossbeam_utils::CachePadded;
 use reservation::Reservation;
@@ -133,6 +133,9 @@ pub struct Ring {
     lingers: bool,
     buffer_bytes: u64,
     buffer_slots: u64,
+    /// Ordinary reservations are refused: what is left of the store is kept for control records and cleaning. Beside
+    /// what every append reads, and written when the store becomes full or has room again.
+    is_restricted: AtomicBool,
 }
 
 impl Ring {
@@ -172,7 +175,19 @@ impl Ring {
             lingers,
             buffer_bytes,
             buffer_slots: geometry.slots_for(buffer_bytes),
+            is_restricted: AtomicBool::new(false),
         }
+    }
+
+    /// Refuses ordinary reservations, or takes them again. A thread that looked a moment before still gets in.
+    pub(crate) fn restrict(&self, is_restricted: bool) {
+        self.is_restricted.store(is_restricted, Ordering::Relaxed);
+    }
+
+    /// True while ordinary reservations are refused.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        self.is_restricted.load(Ordering::Relaxed)
     }
 
     /// Longest payload of one record, in bytes.
@@ -259,6 +274,20 @@ impl Ring {
     /// the ring on.
     #[inline]
     pub fn reserve(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
+        if self.is_restricted() {
+            return Err(self.why_restricted());
+        }
+        self.reserve_privileged(length)
+    }
+
+    #[cold]
+    fn why_restricted(&self) -> Refusal {
+        if self.position().is_none() { Refusal::Closed } else { Refusal::NoExtent }
+    }
+
+    /// As [`Ring::reserve`], also where only control records and cleaning may write.
+    #[inline]
+    pub fn reserve_privileged(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
         if length as u64 > self.payload_bytes_max() {
             return Err(Refusal::TooLarge { max: self.payload_bytes_max() });
         }

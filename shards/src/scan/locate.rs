@@ -26,7 +26,7 @@ pub struct Locate {
     target: FrameNumber,
     low: u64,
     high: u64,
-    asked: Option<SequencedExtent>,
+    asked: Option<(ExtentOrdinal, SequencedExtent)>,
 }
 
 impl Locate {
@@ -62,13 +62,20 @@ impl Locate {
     /// Goes on as far as it can.
     pub fn step(&mut self, extents: &impl ExtentSequence) -> LocateStep {
         while self.high.saturating_sub(self.low) > 1 {
-            match extents.extent_at(ExtentOrdinal(self.middle())) {
-                Some(extent) => {
-                    self.asked = Some(extent);
+            let middle = ExtentOrdinal(self.middle());
+            let at = if extents.extent_at(middle).is_some() {
+                Some(middle)
+            } else {
+                extents.ordinal_after(middle)
+            };
+            let at = at.filter(|at| at.0 < self.high);
+            match at.and_then(|at| Some((at, extents.extent_at(at)?))) {
+                Some((at, extent)) => {
+                    self.asked = Some((at, extent));
                     return LocateStep::Need(Run { slot: self.first_slot(extent), slots: 1 });
                 }
-                // Freed meanwhile, and so have been all before.
-                None => self.low = self.middle(),
+                // All from here on were freed.
+                None => self.high = self.middle(),
             }
         }
         let found = !extents.ordinals().is_empty();
@@ -81,7 +88,7 @@ impl Locate {
 
     /// The slot that was needed, or `None` if it cannot be read.
     pub fn supply(&mut self, bytes: Option<&[u8]>) {
-        let Some(extent) = self.asked.take() else { return };
+        let Some((at, extent)) = self.asked.take() else { return };
         let header = bytes.and_then(|bytes| FrameHeader::decode(bytes).ok()).map(|checked| checked.header);
         let is_before = header.is_some_and(|header| {
             let expectation = FrameExpectation {
@@ -95,7 +102,7 @@ impl Locate {
             expectation.check(&header).is_ok() && header.number <= self.target
         });
         if is_before {
-            self.low = self.middle();
+            self.low = at.0;
         } else {
             self.high = self.middle();
         }

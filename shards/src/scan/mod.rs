@@ -14,7 +14,10 @@ use crate::{
     address::Address,
     directory::Directory,
     extents::ExtentUse,
-    format::record::{RecordFlags, RecordKind},
+    format::{
+        control::LogPlace,
+        record::{RecordFlags, RecordKind},
+    },
     geometry::Geometry,
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, StoreId},
     shard::Shard,
@@ -81,8 +84,15 @@ pub trait ExtentSequence {
         found.map(|it| it.generation)
     }
 
-    /// The ordinals there are.
+    /// From the ordinal of the first to behind that of the last. What was freed leaves gaps between.
     fn ordinals(&self) -> Range<u64>;
+
+    /// The first ordinal behind `ordinal` that the shard has an extent with.
+    fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {
+        let ordinals = self.ordinals();
+        let mut behind = ordinals.start.max(ordinal.0 + 1)..ordinals.end;
+        behind.find(|it| self.extent_at(ExtentOrdinal(*it)).is_some()).map(ExtentOrdinal)
+    }
 }
 
 /// The extents of a shard of an open store.
@@ -109,8 +119,11 @@ impl ExtentSequence for LiveExtents<'_> {
     }
 
     fn ordinals(&self) -> Range<u64> {
-        let (first, count) = self.shard.extent_span();
-        first.0..first.0 + count
+        self.shard.ordinals()
+    }
+
+    fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {
+        Some(self.shard.extent_from(ExtentOrdinal(ordinal.0 + 1))?.ordinal)
     }
 }
 
@@ -222,6 +235,16 @@ impl Position {
     #[must_use]
     pub const fn shard(&self) -> ShardId {
         self.shard
+    }
+
+    /// The same as a place that trims and cursors take.
+    #[must_use]
+    pub const fn place(&self, geometry: &Geometry) -> LogPlace {
+        let byte = match self.slot {
+            Some(slot) => geometry.byte_of(slot) + self.offset as u64,
+            None => 0,
+        };
+        LogPlace { ordinal: self.ordinal, byte }
     }
 
     /// The frame that the next record is in, or behind; `None` before the first record of a shard was read.

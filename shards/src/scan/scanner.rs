@@ -244,7 +244,7 @@ impl Scanner {
             if let Some(step) = self.next_in_batch(extents) {
                 return step;
             }
-            if let Some(step) = self.next_in_frame() {
+            if let Some(step) = self.next_in_frame(extents) {
                 return step;
             }
             if self.batch.is_some() {
@@ -258,7 +258,7 @@ impl Scanner {
                 },
                 None => match self.advance(extents) {
                     Ok(advanced) => advanced,
-                    Err(damage) => match self.settle(damage) {
+                    Err(damage) => match self.settle(self.as_reclaimed(damage, extents)) {
                         Some(step) => return step,
                         None => continue,
                     },
@@ -285,7 +285,7 @@ impl Scanner {
     }
 
     /// `None`: the frame is over, or a batch was begun.
-    fn next_in_frame(&mut self) -> Option<Step> {
+    fn next_in_frame(&mut self, extents: &impl ExtentSequence) -> Option<Step> {
         let frame = self.frame.as_mut()?;
         loop {
             let offset = u32::try_from(frame.offset).unwrap_or(u32::MAX);
@@ -309,6 +309,9 @@ impl Scanner {
             };
             let (number, slot) = (Some(frame.header.number), frame.header.base_slot);
             let place = ScanPlace { shard: self.setup.shard, frame: number, slot };
+            // What was read of an extent that somebody else claimed meanwhile is theirs.
+            let is_there = extents.extent_at(frame.ordinal).is_some();
+            let fault = if is_there { fault } else { Fault::Reclaimed };
             let damage = Damage { place, fault, resumed_at: None };
             if self.setup.on_damage == OnDamage::Stop {
                 self.stopped = Some(damage.clone());
@@ -317,6 +320,13 @@ impl Scanner {
         }
         self.frame = None;
         None
+    }
+
+    /// Damage in an extent that was freed since it was read is none.
+    fn as_reclaimed(&self, damage: Damage, extents: &impl ExtentSequence) -> Damage {
+        let is_gone = extents.extent_at(self.next.ordinal).is_none()
+            && extents.ordinal_after(self.next.ordinal).is_some();
+        if is_gone { Damage { fault: Fault::Reclaimed, ..damage } } else { damage }
     }
 
     /// What follows from damage of a whole frame: the end, a report, or (`None`) a search for the next good frame.
@@ -364,11 +374,14 @@ impl Scanner {
             }
             _ => {}
         }
-        if self.next.ordinal.0 < ordinals.start {
-            return Err(self.damage(self.next.slot.unwrap_or(oldest), Fault::Reclaimed));
-        }
+        self.pass_over_freed(extents);
         let mut worst: Option<(SlotIndex, Fault)> = None;
         for candidate in self.candidates(extents).into_iter().flatten() {
+            let is_hidden = worst.as_ref().is_some_and(|(_, fault)| weight(fault) > 1);
+            if is_hidden && self.is_behind_gap(candidate, extents) {
+                // Whatever is there says nothing of what is damaged here.
+                break;
+            }
             if self.next.number.is_none() && candidate.slot == self.limit.end {
                 return Ok(Look::End);
             }
@@ -388,8 +401,21 @@ impl Scanner {
                 }
             }
         }
+        let is_reclaimed = extents.extent_at(self.next.ordinal).is_none()
+            && extents.ordinal_after(self.next.ordinal).is_some();
+        if is_reclaimed {
+            return Err(self.damage(self.next.slot.unwrap_or(oldest), Fault::Reclaimed));
+        }
         let (slot, fault) = worst.unwrap_or((self.next.slot.unwrap_or(oldest), Fault::NoExtent));
         Err(self.damage(slot, fault))
+    }
+
+    /// A scan that begins in an extent that was freed begins in the next one that there is.
+    fn pass_over_freed(&mut self, extents: &impl ExtentSequence) {
+        let is_beginning = self.next.slot.is_none() && self.next.number.is_none();
+        if is_beginning && extents.extent_at(self.next.ordinal).is_none() {
+            self.next.ordinal = extents.ordinal_after(self.next.ordinal).unwrap_or(self.next.ordinal);
+        }
     }
 
     fn candidates(&self, extents: &impl ExtentSequence) -> [Option<Candidate>; 2] {
@@ -404,7 +430,12 @@ impl Scanner {
             geometry.extent_of(slot) == candidate.extent.extent && slot >= candidate.slot
         };
         let behind = first.filter(is_inside).map(|candidate| Candidate { slot, ..candidate });
-        [behind, start_of(ExtentOrdinal(self.next.ordinal.0 + 1))]
+        [behind, extents.ordinal_after(self.next.ordinal).and_then(start_of)]
+    }
+
+    /// True if extents between the one at hand and the candidate's were freed.
+    fn is_behind_gap(&self, candidate: Candidate, extents: &impl ExtentSequence) -> bool {
+        candidate.ordinal.0 > self.next.ordinal.0 + 1 && extents.extent_at(self.next.ordinal).is_some()
     }
 
     /// The end of what may be read of an extent.
@@ -426,15 +457,20 @@ impl Scanner {
         let Some(bytes) = self.bytes_at(candidate, extents)? else { return Ok(None) };
         let checked = FrameHeader::decode(&bytes).map_err(Fault::Header)?;
         let header = &checked.header;
+        // What lies between was freed: the frame there is the next, whichever it is.
+        let is_behind_gap = self.is_behind_gap(candidate, extents);
         let expectation = FrameExpectation {
             store: self.setup.store,
             shard: self.setup.shard,
             generation: candidate.extent.generation,
-            number: self.next.number.unwrap_or(header.number),
-            link: self.next.link.unwrap_or(header.link),
+            number: if is_behind_gap { header.number } else { self.next.number.unwrap_or(header.number) },
+            link: if is_behind_gap { header.link } else { self.next.link.unwrap_or(header.link) },
             base_slot: candidate.slot,
         };
         expectation.check(header).map_err(Fault::OtherFrame)?;
+        if is_behind_gap && self.next.number.is_some_and(|number| header.number < number) {
+            return Err(Fault::OtherFrame(Mismatch::Number { found: header.number }));
+        }
         self.check_bounds(candidate, header)?;
         Ok(Some(checked))
     }
@@ -586,7 +622,8 @@ impl Scanner {
             if extent.extent == last {
                 return None;
             }
-            self.next = Next { ordinal: ExtentOrdinal(self.next.ordinal.0 + 1), slot: None, ..self.next };
+            let ordinal = extents.ordinal_after(self.next.ordinal)?;
+            self.next = Next { ordinal, slot: None, ..self.next };
         }
     }
 
@@ -645,7 +682,7 @@ impl Scanner {
         if extent.extent == self.limit.last_extent(geometry) {
             return None;
         }
-        let next = ExtentOrdinal(ordinal.0 + 1);
+        let next = extents.ordinal_after(ordinal)?;
         Some((next, geometry.first_frame_slot(extents.extent_at(next)?.extent)))
     }
 

@@ -16,6 +16,7 @@ impl ShardOwner {
         if std::mem::replace(&mut self.is_closing, true) {
             return;
         }
+        self.refuse_requests();
         let last = self.ring.close();
         // Whoever waits for room has to hear that there will be none; no completion may be left to say so.
         if !mutant::is_active(Mutant::CloseWakesNobody) {
@@ -30,7 +31,9 @@ impl ShardOwner {
 
     /// True once everything accepted is durable and nothing is in flight, or the shard failed and nothing is.
     pub(crate) fn is_drained(&self) -> bool {
-        let is_quiet = self.flights.iter().all(|flight| flight.slice.is_some())
+        let has_notes = self.space.has_notes() && self.shared.health.failure().is_none();
+        let is_quiet = !has_notes
+            && self.flights.iter().all(|flight| flight.slice.is_some())
             && matches!(self.next_extent, NextExtent::Idle);
         let failed = self.shared.health.failure().is_some();
         is_quiet && (failed || self.shared.durable.reached() >= self.shared.durable.wanted())
@@ -74,6 +77,8 @@ impl ShardOwner {
                         flight.slice = Some(bytes);
                     }
                 }
+                // The extent stays withdrawn; the next open finds it free.
+                (Some(Purpose::Discard(_)), _) => {}
                 _ => self.next_extent = NextExtent::Idle,
             }
         }
@@ -83,6 +88,7 @@ impl ShardOwner {
     pub(crate) fn fail(&mut self, failure: ShardFailure) {
         if self.shared.health.fail(failure) {
             self.ring.close();
+            self.refuse_requests();
             self.take_back_held();
             self.shared.written.wake_all();
             self.shared.durable.wake_all();

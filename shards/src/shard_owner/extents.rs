@@ -18,20 +18,23 @@ use crate::{
 impl ShardOwner {
     /// Keeps a spare extent ready, so that rotation never waits for the allocator.
     pub(super) fn prepare_extent(&mut self, device: &mut dyn Device) -> bool {
+        let lifted = self.lift_restriction();
         if self.is_closing || matches!(self.next_extent, NextExtent::Writing(..)) || !self.ring.needs_spare()
         {
-            return false;
+            return lifted;
         }
         if let Some(claim) = self.unused_extent() {
             self.offer(claim);
             return true;
         }
-        if self.context.extents.free_count() == 0 {
+        let takes_reserve = self.context.extents.free_for_appends() == 0;
+        if takes_reserve && (!self.space.wants_room || self.context.extents.free_count() == 0) {
+            self.space.is_stuck = std::mem::take(&mut self.space.wants_room);
             if !self.shared.is_starved.swap(true, Ordering::AcqRel) {
                 // Appends that wait for room must hear that there will be none.
                 self.shared.room.publish(&mut self.woken);
             }
-            return false;
+            return lifted || self.space.is_stuck;
         }
         let Some(buffer) = self.context.headers.take(self.context.layout.geometry().slot_bytes() as usize)
         else {
@@ -41,10 +44,35 @@ impl ShardOwner {
         let Some(claim) = self.context.extents.claim(self.shared.id(), ordinal, self.claim_from) else {
             return false;
         };
-        self.shared.is_starved.store(false, Ordering::Release);
+        self.space.wants_room = false;
+        // Before rotations find it: what is left belongs to control records and cleaning.
+        self.shared.ring().restrict(takes_reserve);
+        self.shared.is_starved.store(takes_reserve, Ordering::Release);
         self.claim_from = claim.extent;
         self.write_extent_header(device, claim, ordinal, buffer);
         true
+    }
+
+    /// Ordinary appends go on once the reserve is whole again.
+    fn lift_restriction(&mut self) -> bool {
+        let ring = self.shared.ring();
+        let extents = &self.context.extents;
+        if !ring.is_restricted() || extents.free_count() < extents.reserve().max(1) {
+            return false;
+        }
+        ring.restrict(false);
+        self.shared.is_starved.store(false, Ordering::Release);
+        self.shared.room.publish(&mut self.woken);
+        true
+    }
+
+    /// True if the store was full and has room again.
+    pub(super) fn can_be_fed(&self) -> bool {
+        let extents = &self.context.extents;
+        let is_starved = self.shared.is_starved.load(Ordering::Acquire) && !self.is_closing;
+        let can_claim = matches!(self.next_extent, NextExtent::Idle) && extents.free_for_appends() > 0;
+        let can_lift = self.shared.ring().is_restricted() && extents.free_count() >= extents.reserve().max(1);
+        is_starved && ((can_claim && self.ring.needs_spare()) || can_lift)
     }
 
     /// An extent that recovery found claimed and empty, behind the one in use.
@@ -73,7 +101,7 @@ impl ShardOwner {
         let slot = geometry.header_slot(claim.extent);
         self.next_extent = NextExtent::Writing(claim, self.failures_at(slot));
         if mutant::is_active(Mutant::ExtentBeforeHeader) {
-            self.shared.push_extent(claim.extent);
+            self.shared.push_extent(ordinal, claim.extent);
             self.offer(claim);
         }
         let sync = match self.context.sync {
@@ -96,7 +124,7 @@ impl ShardOwner {
             Ok(bytes) if bytes == completion.operation.transfer_bytes() => {
                 self.mark_unsynced(slot, failures_before);
                 if !mutant::is_active(Mutant::ExtentBeforeHeader) {
-                    self.shared.push_extent(claim.extent);
+                    self.shared.push_extent(self.shared.next_ordinal(), claim.extent);
                     self.offer(claim);
                 }
             }
@@ -108,7 +136,8 @@ impl ShardOwner {
 
     pub(super) fn offer(&mut self, claim: Claim) {
         self.ring.offer_spare(claim);
-        self.shared.is_starved.store(false, Ordering::Release);
+        let is_restricted = self.shared.ring().is_restricted();
+        self.shared.is_starved.store(is_restricted, Ordering::Release);
         self.recycle_written();
         self.shared.room.publish(&mut self.woken);
     }

@@ -9,11 +9,14 @@ mod ending;
 mod extents;
 mod reading;
 mod sealing;
+mod space;
 mod submission;
 
 pub(crate) use reading::InMemory;
+pub use space::{CheckpointPlace, SealedExtent, SpaceAsk, SpaceDone, SpaceRefusal, SpaceStart};
 
-use self::durability::Unsynced;
+use self::{durability::Unsynced, space::Space};
+use crate::sync::Ordering;
 use crate::{
     device::{Device, Instant, Operation, Token},
     extents::{Claim, ExtentTable},
@@ -22,7 +25,7 @@ use crate::{
     layout::Layout,
     memory::{BufferPool, RegionSlice},
     ring::owner::RingOwner,
-    shard::Shard,
+    shard::{Shard, ShardExtent},
     token::LocalShard,
 };
 use serde::{Deserialize, Serialize};
@@ -71,6 +74,10 @@ pub struct ShardContext {
     pub sync: SyncMethod,
     /// Failed syncs, of all cores of the store.
     pub sync_failures: Arc<SyncFailures>,
+    /// Bytes of the shard's log between two checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Freed extents are discarded on their device.
+    pub discard: bool,
     /// A part-filled frame is sealed this long after its owner first saw it. `None`: only when somebody waits.
     pub linger: Option<Duration>,
 }
@@ -133,6 +140,7 @@ pub struct ShardOwner {
     /// Those that the sync under way covers.
     syncing: Unsynced,
     linger_since: Option<(FrameNumber, Instant)>,
+    space: Space,
     is_closing: bool,
     woken: Vec<Waker>,
 }
@@ -152,13 +160,19 @@ pub struct ShardStart {
     pub ordinal: ExtentOrdinal,
     /// Checksum of the last recovered frame header; 0 if there is none.
     pub link: u32,
-    /// All extents of the shard, and the ordinal of the first. Those behind `ordinal` hold no frames.
-    pub extents: (ExtentOrdinal, Vec<ExtentIndex>),
+    /// All extents of the shard. Those behind `ordinal` hold no frames.
+    pub extents: Vec<ShardExtent>,
+    /// The extent of `first_slot` was taken from the reserve.
+    pub is_reserve: bool,
+    /// What is known of its space.
+    pub space: SpaceStart,
 }
 
 impl ShardOwner {
     pub(crate) fn new(context: ShardContext, local: LocalShard, ring: RingOwner, start: ShardStart) -> Self {
-        let oldest = start.extents.0;
+        let space = Space::new(start.space);
+        let oldest = space.oldest().or(start.extents.first().map(|first| first.ordinal)).unwrap_or_default();
+        ring.ring().restrict(start.is_reserve);
         let shared = Arc::new(Shard::new(
             start.shard,
             Arc::clone(ring.ring()),
@@ -166,6 +180,8 @@ impl ShardOwner {
             start.first_slot,
             start.extents,
         ));
+        shared.is_starved.store(start.is_reserve, Ordering::Release);
+        shared.publish_space(|published| space.publish(published));
         let claim_from = context.extents.home(start.shard, context.shard_count);
         Self {
             context,
@@ -186,6 +202,7 @@ impl ShardOwner {
             unsynced: Unsynced::default(),
             syncing: Unsynced::default(),
             linger_since: None,
+            space,
             is_closing: false,
             woken: Vec::new(),
         }
@@ -203,6 +220,8 @@ impl ShardOwner {
             return false;
         }
         let mut progress = self.pass_on_held(device);
+        progress |= self.pump_space();
+        progress |= self.pump_discards(device);
         progress |= self.prepare_extent(device);
         progress |= self.seal_what_is_asked(device, is_syncing);
         while self.submit_next(device) {
@@ -220,6 +239,8 @@ impl ShardOwner {
         let next = self.ring.state(self.next_frame);
         // The empty last frame of a closed ring stays taken and is never written.
         let is_ready = self.may_submit() && next.is_handed_over() && !next.is_flushing();
-        self.wants_seal(is_syncing) || if self.held.is_empty() { is_ready } else { has_room }
+        self.wants_seal(is_syncing)
+            || self.can_be_fed()
+            || if self.held.is_empty() { is_ready } else { has_room }
     }
 }

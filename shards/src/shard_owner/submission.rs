@@ -33,8 +33,10 @@ impl ShardOwner {
             return false;
         }
         let slots = self.context.layout.geometry().slots_for(sealed.used_bytes);
-        let Some(slice) = self.finish_frame(&sealed, base) else { return false };
+        let link = self.link;
+        let Some((slice, records)) = self.finish_frame(&sealed, base) else { return false };
         self.count_submission(&sealed, slots);
+        self.note_frame(self.last_ordinal, base, link, records, sealed.used_bytes);
         self.flights.push_back(Flight {
             frame: sealed.number,
             base,
@@ -81,7 +83,11 @@ impl ShardOwner {
     }
 
     /// Writes header and padding. `None`: the records do not parse, and the shard failed.
-    pub(super) fn finish_frame(&mut self, sealed: &SealedFrame, base: SlotIndex) -> Option<RegionSlice> {
+    pub(super) fn finish_frame(
+        &mut self,
+        sealed: &SealedFrame,
+        base: SlotIndex,
+    ) -> Option<(RegionSlice, u32)> {
         let extent = self.context.layout.geometry().extent_of(base);
         let mut header = FrameHeader {
             store: self.context.store,
@@ -96,6 +102,8 @@ impl ShardOwner {
             records_digest: 0,
             durable: self.shared.durable.reached(),
             oldest: self.oldest,
+            checkpoint: self.space.checkpoint.map(|checkpoint| checkpoint.address),
+            has_control: false,
             unix_ns: unix_ns(),
         };
         let used = sealed.used_bytes as usize;
@@ -106,6 +114,7 @@ impl ShardOwner {
             }
             if let Ok(summary) = summarise_body(&bytes[FRAME_HEADER_BYTES as usize..used]) {
                 (header.records, header.records_digest) = (summary.records, summary.digest);
+                header.has_control = summary.has_control;
                 link = Some(header.encode(bytes));
             }
         });
@@ -116,7 +125,7 @@ impl ShardOwner {
         };
         self.link = link;
         self.shared.counters().records.fetch_add(u64::from(header.records), Ordering::Relaxed);
-        Some(slice)
+        Some((slice, header.records))
     }
 
     pub(super) fn count_submission(&self, sealed: &SealedFrame, slots: u64) {
@@ -184,7 +193,7 @@ impl ShardOwner {
     }
 }
 
-fn unix_ns() -> u64 {
+pub(super) fn unix_ns() -> u64 {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since_epoch.map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }

@@ -10,7 +10,7 @@ use super::{
     opened::{Closed, Options, open},
     oracle::Oracle,
     random::{Random, mix},
-    world::World,
+    world::{Submitted, World},
 };
 use crate::{
     format::superblock::{DeviceEntry, Features, RegionEntry, ShardEntry, Superblock},
@@ -168,8 +168,9 @@ impl Case {
         let mut world = lock(&self.world);
         let has_dropped = world.has_dropped;
         for submitted in std::mem::take(&mut world.submitted) {
-            if let super::world::Submitted::Frame(header) = submitted {
-                self.oracle.submitted(header)?;
+            match submitted {
+                Submitted::Frame(header) => self.oracle.submitted(header)?,
+                Submitted::Extent(header) => self.oracle.claimed(&header)?,
             }
         }
         world.crash(kind);

@@ -21,6 +21,7 @@ use crate::{
     },
     ring::reservation::Placed,
 };
+use std::collections::HashSet;
 
 /// The disks as recovery sees them, without faults.
 pub(super) struct Quiet<'a> {
@@ -126,6 +127,9 @@ pub(super) fn compare(
             oracle.resume(shard.shard, FrameNumber(0));
         }
         view.check_end(oracle, shard, kind)?;
+        if !disks.iter().any(has_lie) {
+            oracle.check_space(shard)?;
+        }
         view.check_contents(oracle, shard)?;
     }
     Ok(())
@@ -220,12 +224,24 @@ impl View<'_> {
         let geometry = self.superblock.geometry;
         let mut bytes = Vec::new();
         let mut end = None;
-        for number in found.first_frame.0..found.next_frame.0 {
+        let kept: HashSet<_> = found.extents.iter().map(|extent| extent.ordinal).collect();
+        for number in 0..found.next_frame.0 {
+            let is_gone = oracle.may_be_gone(found.shard, FrameNumber(number));
             let shard = &oracle.shards[usize::from(found.shard.0)];
+            let ordinal = shard.frames.get(number as usize).and_then(|frame| frame.ordinal);
+            if is_gone && ordinal.is_some_and(|ordinal| !kept.contains(&ordinal)) {
+                continue;
+            }
             let Some(header) = shard.frames.get(number as usize).and_then(|frame| frame.header) else {
                 return Err(format!("I2: {:?} has a frame {number} that nobody submitted", found.shard));
             };
             end = Some(header.end_slot(&geometry));
+            if ordinal.is_some_and(|ordinal| !kept.contains(&ordinal)) && !self.is_hit(&header) {
+                return Err(format!(
+                    "S3: {:?} has lost the extent of frame {number} ({ordinal:?})",
+                    found.shard
+                ));
+            }
             let is_there = self.header_at(header.base_slot).is_some_and(|it| it.header == header);
             if !is_there && self.is_hit(&header) {
                 continue;

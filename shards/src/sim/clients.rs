@@ -11,13 +11,17 @@ use super::{
 use crate::{
     address::Address,
     directory::{Directory, Mail, MailError, WhenFull},
-    format::record::{RecordFlags, RecordKind},
+    format::{
+        control::{Cursor, LogPlace},
+        record::{RecordFlags, RecordKind},
+    },
     ids::{FrameNumber, ShardId},
     limits::record_bytes_max,
     reads::ReadError,
     requests::{Pending, Reply, Requests},
     ring::reservation::Reservation,
     shard::{Shard, ShardRefusal},
+    shard_owner::{SpaceAsk, SpaceRefusal},
     watermark::Durability,
 };
 use bytes::Bytes;
@@ -93,6 +97,12 @@ enum Doing<'life> {
         frame: FrameNumber,
         durability: Durability,
     },
+    /// Asked for something about a shard's space.
+    Asking {
+        shard: ShardId,
+        ask: SpaceAsk,
+        pending: Pending,
+    },
     Reading {
         id: u64,
         address: Address,
@@ -113,10 +123,12 @@ pub(super) struct Client<'life> {
     is_bulk: bool,
     /// Addresses to read again.
     known: Vec<(u64, Address)>,
+    /// Of its cursors.
+    name: String,
 }
 
 impl<'life> Client<'life> {
-    pub(super) fn new(random: Random, work: u32, is_bulk: bool) -> Self {
+    pub(super) fn new(index: usize, random: Random, work: u32, is_bulk: bool) -> Self {
         let alarm = Arc::new(Alarm::default());
         let waker = Waker::from(Arc::clone(&alarm));
         Self {
@@ -128,6 +140,7 @@ impl<'life> Client<'life> {
             work_left: work,
             is_bulk,
             known: Vec::new(),
+            name: format!("of client {index}"),
         }
     }
 
@@ -153,6 +166,7 @@ impl<'life> Client<'life> {
             }
             Doing::Batch(batch) => batch.describe(),
             Doing::Large(large) => large.describe(),
+            Doing::Asking { shard, ask, .. } => format!("{ask:?} of {shard:?}"),
             Doing::Reading { address, .. } => format!("the record at {address}"),
             Doing::Done => "no more".to_owned(),
         }
@@ -182,6 +196,7 @@ impl<'life> Client<'life> {
                 self.wait(shard, frame, durability);
                 Ok(())
             }
+            Doing::Asking { shard, ask, pending } => self.asking(shard, ask, pending, oracle),
             Doing::Reading { id, address, pending } => self.reading(id, address, pending, scene, oracle),
             Doing::Done => Ok(()),
         }
@@ -195,12 +210,19 @@ impl<'life> Client<'life> {
         self.work_left -= 1;
         let shards = &scene.directory.shards;
         let shard: &'life Shard = &shards[self.random.index(shards.len())];
+        if self.is_bulk && self.random.one_in(8) {
+            return match self.random.below(3) {
+                0 => self.read(scene),
+                _ => self.ask(scene, oracle),
+            };
+        }
         if self.is_bulk {
             let length = record_bytes_max(scene.buffer_bytes) as usize - self.random.index(3000);
             return self.append(shard, length, oracle);
         }
         let length = self.length(scene);
-        match self.random.below(20) {
+        match self.random.below(22) {
+            20..=21 => self.ask(scene, oracle),
             0..=6 => self.append(shard, length, oracle),
             7..=8 => self.send(shard, length, scene, oracle),
             9..=10 => self.reserve(shard, length, oracle),
@@ -379,6 +401,80 @@ impl<'life> Client<'life> {
         Ok(())
     }
 
+    /// A trim, a cursor or a checkpoint, of the shard of a record that is known.
+    fn ask(&mut self, scene: &Scene<'life>, oracle: &mut Oracle) -> Result<(), String> {
+        let from = self.known.len() * self.random.below(3) as usize / 3;
+        if from >= self.known.len() {
+            return Ok(());
+        }
+        let (_, address) = self.known[from + self.random.index(self.known.len() - from)];
+        let Ok(shard) = scene.directory.owner_of(address) else { return Ok(()) };
+        let extents = &scene.directory.extents;
+        let ordinal = extents.ordinal(address.extent(&oracle.geometry)).unwrap_or_default();
+        let place = LogPlace { ordinal, byte: address.byte() };
+        let name = self.name.clone();
+        let ask = match self.random.below(8) {
+            0 => SpaceAsk::Checkpoint,
+            1..=2 => SpaceAsk::SetCursor(Cursor { name, place, address }),
+            3 => SpaceAsk::RemoveCursor(name),
+            kind => SpaceAsk::Trim { place, respect_cursors: kind == 4 },
+        };
+        let (Some(core), Some((pending, responder))) =
+            (scene.directory.core_of(shard), scene.requests.open())
+        else {
+            return Ok(());
+        };
+        if core.send(Mail::Space { shard, ask: ask.clone(), responder }).is_ok() {
+            match &ask {
+                SpaceAsk::Trim { place, .. } => oracle.ask_trim(shard, *place),
+                SpaceAsk::SetCursor(cursor) => oracle.ask_cursor(shard, &cursor.name, Some(cursor.address)),
+                SpaceAsk::RemoveCursor(name) => oracle.ask_cursor(shard, name, None),
+                SpaceAsk::Checkpoint => {}
+            }
+            self.doing = Doing::Asking { shard, ask, pending };
+        }
+        Ok(())
+    }
+
+    fn asking(
+        &mut self,
+        shard: ShardId,
+        ask: SpaceAsk,
+        mut pending: Pending,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
+        let done = match Pin::new(&mut pending).poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Pending => {
+                self.doing = Doing::Asking { shard, ask, pending };
+                self.sleeps = true;
+                return Ok(());
+            }
+            Poll::Ready(Reply::Space(Ok(done))) => done,
+            Poll::Ready(Reply::Space(Err(SpaceRefusal::Ahead))) => {
+                return Err(format!("S4: {ask:?} of {shard:?}: the place of a record is ahead of the log"));
+            }
+            // Nothing was promised.
+            Poll::Ready(Reply::Space(Err(_)) | Reply::CoreDead) => return Ok(()),
+            Poll::Ready(other) => return Err(format!("I10: {other:?} answers {ask:?}")),
+        };
+        match ask {
+            SpaceAsk::Trim { place, respect_cursors } => {
+                if !respect_cursors && done.trim < place {
+                    return Err(format!(
+                        "S4: {shard:?} was to be trimmed to {place:?}, and is to {:?}",
+                        done.trim
+                    ));
+                }
+                oracle.trimmed(shard, done.trim);
+            }
+            SpaceAsk::SetCursor(Cursor { name, .. }) | SpaceAsk::RemoveCursor(name) => {
+                oracle.cursor_moved(shard, &name);
+            }
+            SpaceAsk::Checkpoint => {}
+        }
+        Ok(())
+    }
+
     fn read(&mut self, scene: &Scene<'life>) -> Result<(), String> {
         if self.known.is_empty() {
             return Ok(());
@@ -451,6 +547,11 @@ fn explained(error: &ReadError, id: u64, scene: &Scene<'_>, oracle: &Oracle) -> 
             true => Ok(()),
             false => Err(format!("P3: record {id} of {} bytes says {bytes}", record.length)),
         };
+    }
+    if let ReadError::Reclaimed { address } = error
+        && oracle.may_be_reclaimed(record.shard, *address)
+    {
+        return Ok(());
     }
     let world = lock(scene.world);
     let is_explained = match error {

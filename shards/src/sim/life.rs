@@ -41,7 +41,7 @@ impl Course {
     pub(super) fn draw(random: &mut Random, probe_one_in: u64) -> Self {
         Self {
             clients: 1 + random.index(5),
-            work: random.pick(&[5, 20, 40, 80]),
+            work: random.pick(&[5, 20, 40, 80, 160]),
             is_bulk: random.one_in(6),
             closes: !random.one_in(4),
             closes_early: random.one_in(8),
@@ -90,8 +90,9 @@ pub(super) fn live(
 ) -> Result<End, String> {
     let Opened { cores, directory, requests, superblock } = opened;
     let mut random = lock(world).random.fork();
-    let clients =
-        (0..course.clients).map(|_| Client::new(random.fork(), course.work, course.is_bulk)).collect();
+    let clients = (0..course.clients)
+        .map(|index| Client::new(index, random.fork(), course.work, course.is_bulk))
+        .collect();
     let scene = Scene { directory: &directory, requests: &requests, world, buffer_bytes };
     let (tails, is_closing) = (Vec::new(), false);
     let mut life = Life { scene, cores, clients, oracle, tally, random, course, tails, is_closing };

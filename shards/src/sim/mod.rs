@@ -16,6 +16,7 @@ mod opened;
 mod oracle;
 mod payload;
 mod random;
+mod space;
 mod world;
 
 pub use case::{Outcome, Settings, run_case};

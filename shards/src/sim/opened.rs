@@ -15,7 +15,7 @@ use crate::{
     directory::{CoreHandle, Directory},
     format::{checksum::StoreSeed, superblock::Superblock},
     ids::{CoreId, FrameNumber, ShardId},
-    limits::{BUFFER_BYTES_MIN, IO_DEPTH_MIN, RING_BUFFERS_MIN},
+    limits::{BUFFER_BYTES_MIN, CHECKPOINT_BYTES_MIN, IO_DEPTH_MIN, RING_BUFFERS_MIN},
     memory::{BufferPool, Placement},
     open::{OpenShardError, RingOptions, open_shard},
     opening::{HowToOpen, PrepareError, Prepared, prepare},
@@ -34,6 +34,8 @@ pub(super) struct Options {
     pub order: FrameOrder,
     sync: SyncMethod,
     linger: Option<Duration>,
+    checkpoint_bytes: u64,
+    discard: bool,
     depth: usize,
     mailbox: usize,
 }
@@ -51,6 +53,8 @@ impl Options {
             ]),
             sync: random.pick(&[SyncMethod::Fdatasync, SyncMethod::Fdatasync, SyncMethod::Dsync]),
             linger: random.pick(&[None, None, Some(Duration::from_micros(200))]),
+            checkpoint_bytes: CHECKPOINT_BYTES_MIN << random.pick(&[0, 1, 3, 6]),
+            discard: random.one_in(3),
             depth: random.pick(&[2, IO_DEPTH_MIN as usize, 64]),
             mailbox: random.pick(&[2, 64]),
         }
@@ -112,6 +116,8 @@ pub(super) fn open(
     for shard in 0..prepared.superblock.shards.len() {
         let next = prepared.report.shards.get(shard).map_or(FrameNumber(0), |found| found.next_frame);
         oracle.resume(ShardId(shard as u16), next);
+        let space = prepared.report.shards.get(shard).map(|found| found.space.clone()).unwrap_or_default();
+        oracle.shards[shard].space.resume(&space);
     }
     oracle.superblock_sequence = prepared.superblock.sequence;
     build(world, prepared, options)
@@ -188,6 +194,8 @@ fn start(
         shard_count: superblock.shards.len() as u32,
         order: options.order,
         sync: options.sync,
+        checkpoint_bytes: options.checkpoint_bytes,
+        discard: options.discard,
         linger: options.linger,
     };
     let ring = RingOptions {

@@ -5,11 +5,13 @@
 use crate::{
     format::{extent_header::ExtentHeader, frame::FrameHeader},
     geometry::Geometry,
-    ids::{FrameNumber, ShardId},
+    ids::{ExtentOrdinal, FrameNumber, ShardId},
     ring::reservation::Placed,
     shard::Shard,
     watermark::Watermarks,
 };
+
+use super::space::SpaceHistory;
 
 /// Whether a record can come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(super) struct Record {
 pub(super) struct Frame {
     /// As submitted; the last time, if it was written again.
     pub header: Option<FrameHeader>,
+    /// Of the extent that it was submitted to.
+    pub ordinal: Option<ExtentOrdinal>,
     /// Records that the store said are in it.
     pub records: Vec<u64>,
 }
@@ -49,6 +53,7 @@ pub(super) struct History {
     /// Frames below this number were taken by the device, in this life.
     pub written: u64,
     has_failed: bool,
+    pub space: SpaceHistory,
 }
 
 impl History {
@@ -69,6 +74,10 @@ pub(super) struct Oracle {
     pub shards: Vec<History>,
     /// Who wrote a slot last, and which frame.
     slots: Vec<Option<(ShardId, FrameNumber)>>,
+    /// The last claim of each extent.
+    claims: Vec<Option<ExtentHeader>>,
+    /// All that there were.
+    pub claimed: Vec<ExtentHeader>,
     /// The superblock that was last known to be durable.
     pub superblock_sequence: u64,
 }
@@ -81,6 +90,8 @@ impl Oracle {
             records: Vec::new(),
             shards: Vec::new(),
             slots: vec![None; slots as usize],
+            claims: vec![None; extents as usize],
+            claimed: Vec::new(),
             superblock_sequence: 0,
         }
     }
@@ -155,7 +166,13 @@ impl Oracle {
                 ));
             }
         }
+        let claim = self.claims[self.geometry.extent_of(header.base_slot).0 as usize];
+        let Some(claim) = claim.filter(|it| it.owner == header.shard && it.generation == header.generation)
+        else {
+            return Err(format!("I4: {:?} {:?} goes to an extent of {claim:?}", header.shard, header.number));
+        };
         let frame = self.shards[usize::from(header.shard.0)].frame_mut(header.number);
+        frame.ordinal = Some(claim.ordinal);
         let is_other = |known: &FrameHeader| known.base_slot != header.base_slot;
         if frame.header.as_ref().is_some_and(is_other) {
             return Err(format!("I4: {:?} {:?} is written to two places", header.shard, header.number));
@@ -174,13 +191,18 @@ impl Oracle {
                 "I4: {:?} claims {:?}, which holds {shard:?} {frame:?}",
                 header.owner, header.extent
             )),
-            None => Ok(()),
+            None => {
+                self.claims[header.extent.0 as usize] = Some(*header);
+                self.claimed.push(*header);
+                Ok(())
+            }
         }
     }
 
     fn is_live(&self, shard: ShardId, frame: FrameNumber) -> bool {
         let history = &self.shards[usize::from(shard.0)];
-        history.frames.get(frame.0 as usize).is_some_and(|frame| frame.header.is_some())
+        let known = history.frames.get(frame.0 as usize);
+        known.is_some_and(|frame| frame.header.is_some() && !history.space.may_be_gone(frame.ordinal))
     }
 
     /// A life begins behind `next` of a shard: what is behind it is gone for ever.

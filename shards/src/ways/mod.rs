@@ -30,7 +30,7 @@ use crate::{
     open::{RingOptions, ShardResume, open_shard},
     ring::reservation::Placed,
     shard::{Shard, ShardRefusal},
-    shard_owner::{FrameOrder, ShardContext, SyncMethod},
+    shard_owner::{FrameOrder, ShardContext, SpaceStart, SyncMethod},
     watermark::Durability,
 };
 use std::{sync::Arc, time::Duration};
@@ -102,6 +102,8 @@ impl World {
             shard_count: 1,
             order: options.order,
             sync: SyncMethod::Fdatasync,
+            checkpoint_bytes: crate::limits::CHECKPOINT_BYTES_DEFAULT,
+            discard: false,
             linger: options.linger,
             sync_failures: Arc::default(),
         };
@@ -129,18 +131,18 @@ impl World {
     fn reopen(mut self) -> Self {
         assert!(self.core.drain(Duration::from_secs(5)), "it drains");
         let tail = self.core.shards()[0].clean_tail().expect("it is drained");
-        let (first_ordinal, extents) = self.shard.extents();
+        let extents = self.shard.extents();
         let last = tail.tail_slot.map(|slot| self.layout.geometry().extent_of(slot));
-        let used = extents.iter().position(|extent| Some(*extent) == last).map_or(0, |index| index + 1);
+        let used = extents.iter().position(|it| Some(it.extent) == last).map_or(0, |index| index + 1);
         let resume = ShardResume {
             shard: ShardId(0),
             next_frame: tail.durable,
             next_slot: tail.tail_slot,
             link: tail.tail_link,
-            first_ordinal,
             extents,
             used_extents: used,
             claim: None,
+            space: SpaceStart::default(),
         };
         let Self { core, image, layout, table, options, .. } = self;
         drop(core);

@@ -4,6 +4,7 @@ use super::super::{
     RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError, recover_store,
 };
 use crate::{
+    address::Address,
     device::Errno,
     format::{
         checksum::StoreSeed,
@@ -49,6 +50,7 @@ pub struct Stream {
     pub extents: Vec<ExtentHeader>,
     pub durable: u64,
     pub oldest: u64,
+    pub checkpoint: Option<Address>,
     /// The extent of `extents` that the next frame goes to, if it fits.
     pub current: usize,
 }
@@ -105,8 +107,16 @@ impl Image {
             }],
             shards: vec![ShardEntry::default(); shards],
         };
-        let stream =
-            Stream { number: 0, link: 0, slot: None, extents: Vec::new(), durable: 0, oldest: 0, current: 0 };
+        let stream = Stream {
+            number: 0,
+            link: 0,
+            slot: None,
+            extents: Vec::new(),
+            durable: 0,
+            oldest: 0,
+            checkpoint: None,
+            current: 0,
+        };
         Self {
             bytes: vec![0; bytes as usize],
             superblock,
@@ -160,7 +170,13 @@ impl Image {
 
     /// Makes the next frame of a shard, as if it had been submitted, without writing it.
     pub fn make(&mut self, shard: usize, payloads: &[Vec<u8>]) -> Written {
-        let body: u64 = payloads.iter().map(|payload| record_bytes(payload.len() as u64)).sum();
+        let records: Vec<_> = payloads.iter().map(|payload| (RecordKind::DATA, payload.clone())).collect();
+        self.make_of(shard, &records)
+    }
+
+    /// The same of records of any kind.
+    pub fn make_of(&mut self, shard: usize, payloads: &[(RecordKind, Vec<u8>)]) -> Written {
+        let body: u64 = payloads.iter().map(|(_, payload)| record_bytes(payload.len() as u64)).sum();
         let used = 128 + body;
         let geometry = self.geometry();
         let slots = geometry.slots_for(used);
@@ -175,10 +191,10 @@ impl Image {
         let generation = stream.extents[stream.current].generation;
         let mut bytes = vec![0; slots as usize * SLOT];
         let mut at = 128;
-        for payload in payloads {
+        for (kind, payload) in payloads {
             bytes[at + 8..at + 8 + payload.len()].copy_from_slice(payload);
             let seed = StoreSeed::new(STORE).record_seed(generation, base * SLOT as u64 + at as u64);
-            seal_record(&mut bytes[at..at + 8 + payload.len()], RecordKind::DATA, RecordFlags::NONE, seed);
+            seal_record(&mut bytes[at..at + 8 + payload.len()], *kind, RecordFlags::NONE, seed);
             at += record_bytes(payload.len() as u64) as usize;
         }
         let summary = summarise_body(&bytes[128..at]).unwrap();
@@ -195,6 +211,8 @@ impl Image {
             records_digest: summary.digest,
             durable: FrameNumber(stream.durable),
             oldest: ExtentOrdinal(stream.oldest),
+            checkpoint: stream.checkpoint,
+            has_control: summary.has_control,
             unix_ns: 0,
         };
         stream.link = header.encode(&mut bytes);

@@ -10,6 +10,7 @@ mod damage;
 mod extents;
 mod hostile;
 mod image;
+mod space;
 mod tail;
 
 use super::*;

@@ -49,6 +49,11 @@ impl ExtentSequence for Image {
     fn ordinals(&self) -> Range<u64> {
         self.first_ordinal..self.first_ordinal + self.extents.len() as u64
     }
+
+    fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {
+        let next = (ordinal.0 + 1).max(self.first_ordinal);
+        self.ordinals().contains(&next).then_some(ExtentOrdinal(next))
+    }
 }
 
 impl Image {
@@ -124,6 +129,8 @@ impl Image {
             records_digest: summary.digest,
             durable: FrameNumber(0),
             oldest: ExtentOrdinal(0),
+            checkpoint: None,
+            has_control: summary.has_control,
             unix_ns: 1_000 + self.number,
         };
         self.link = header.encode(&mut bytes);

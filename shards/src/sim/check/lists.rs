@@ -83,6 +83,10 @@ impl View<'_> {
                 }
                 WalkStep::Fault(_) if is_hit => return Ok(None),
                 WalkStep::Fault(fault) => return Err(wrong(format!("{}: {}", fault.address, fault.fault))),
+                // It is older than its list, and may have been trimmed.
+                WalkStep::Reclaimed(_) if oracle.shards[usize::from(found.shard.0)].space.has_trims() => {
+                    return Ok(None);
+                }
                 WalkStep::Reclaimed(address) => return Err(wrong(format!("{address} is gone"))),
                 WalkStep::End => break,
             }

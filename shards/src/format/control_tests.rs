@@ -1,0 +1,109 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use super::*;
+use proptest::prelude::*;
+
+fn facts(ordinal: u64) -> ExtentFacts {
+    ExtentFacts {
+        ordinal: ExtentOrdinal(ordinal),
+        extent: ExtentIndex(u32::try_from(ordinal).unwrap() + 7),
+        generation: Generation(3),
+        first_frame: FrameNumber(ordinal * 100),
+        first_link: 0xdead_beef,
+        frames: 60,
+        records: 1000,
+        bytes: 1 << 20,
+        dead_bytes: 99,
+        unix_ns: 1_700_000_000_000_000_000,
+    }
+}
+
+fn cursor(name: &str, ordinal: u64) -> Cursor {
+    let address = Address::from_bits(0x0123_4567);
+    let place = LogPlace { ordinal: ExtentOrdinal(ordinal), byte: address.byte() };
+    Cursor { name: name.to_owned(), place, address }
+}
+
+fn checkpoint(extents: u64, cursors: usize) -> Checkpoint {
+    Checkpoint {
+        covers: FrameNumber(12_345),
+        link: 0x1234_5678,
+        trim: LogPlace { ordinal: ExtentOrdinal(4), byte: 8192 },
+        extents: (0..extents).map(|index| facts(5 + 2 * index)).collect(),
+        cursors: (0..cursors).map(|index| cursor(&format!("{index:03}"), 9)).collect(),
+    }
+}
+
+fn controls() -> Vec<Control> {
+    let freed = |ordinal| FreedExtent {
+        ordinal: ExtentOrdinal(ordinal),
+        extent: ExtentIndex(4),
+        generation: Generation(2),
+    };
+    let mut all = vec![
+        Control::Trim(LogPlace { ordinal: ExtentOrdinal(9), byte: 4096 }),
+        Control::Freed(vec![freed(1), freed(8)]),
+        Control::IdleMark,
+        Control::CursorSet(cursor("näher", 3)),
+        Control::CursorRemoved("gone".to_owned()),
+    ];
+    all.extend(checkpoint(3, 2).split(1 << 16).into_iter().map(Control::Checkpoint));
+    all
+}
+
+#[test]
+fn a_control_record_comes_back_as_it_was_and_cut_short_it_is_none() {
+    for control in controls() {
+        let bytes = control.encode();
+        assert_eq!(Control::decode(&bytes), Ok(Some(control.clone())));
+        if control != Control::IdleMark {
+            for length in 1..bytes.len() {
+                assert!(Control::decode(&bytes[..length]).is_err(), "{length} bytes of {control:?}");
+            }
+        }
+    }
+    assert_eq!(Control::decode(&[77, 1, 2]), Ok(None), "a kind of a later version is passed over");
+}
+
+#[test]
+fn a_checkpoint_that_is_divided_holds_the_same_and_each_part_fits() {
+    for (extents, cursors, bytes) in [(0, 0, 512), (1, 0, 512), (200, 0, 1024), (7, 40, 512), (0, 40, 512)] {
+        let whole = checkpoint(extents, cursors);
+        let parts = whole.split(bytes);
+        let mut together = Checkpoint { extents: Vec::new(), cursors: Vec::new(), ..whole.clone() };
+        for (index, part) in parts.iter().enumerate() {
+            assert_eq!((part.part as usize, part.parts as usize), (index, parts.len()));
+            assert!(Control::Checkpoint(part.clone()).encode().len() <= bytes);
+            together.extents.extend(&part.share.extents);
+            together.cursors.extend(part.share.cursors.iter().cloned());
+        }
+        assert_eq!(together, whole);
+    }
+}
+
+/// docs/FORMAT.md states the layout; what is stored depends on it for ever.
+#[test]
+fn the_layout_never_changes() {
+    let encoded = |control: &Control| control.encode();
+    let trim = encoded(&Control::Trim(LogPlace { ordinal: ExtentOrdinal(9), byte: 4096 }));
+    assert_eq!((trim[0], trim[8], trim[17], trim.len()), (1, 9, 16, 24));
+    let freed = encoded(&controls()[1]);
+    assert_eq!((freed[0], freed[4], freed[8], freed[16], freed[20], freed[24]), (2, 2, 1, 4, 2, 8));
+    let part = encoded(&Control::Checkpoint(checkpoint(1, 1).split(4096).remove(0)));
+    assert_eq!((part[0], &part[4..8], &part[8..10]), (3, &[0x78, 0x56, 0x34, 0x12][..], &[0x39, 0x30][..]));
+    assert_eq!((part[16], part[25], part[32], part[36], part[40], part[44]), (4, 32, 0, 1, 1, 1));
+    assert_eq!((part[48], part[56], part[60], part[64], &part[72..74]), (5, 12, 3, 0xf4, &[0xef, 0xbe][..]));
+    assert_eq!((part[112], part[113], part[114], part.len()), (5, 1, 3, 48 + 64 + 24 + 3));
+    assert_eq!(encoded(&Control::IdleMark)[0], 4);
+}
+
+proptest! {
+    #[test]
+    fn forged_records_never_panic(kind in 0u8..8, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut bytes = bytes;
+        bytes.insert(0, kind);
+        if let Ok(Some(control)) = Control::decode(&bytes) {
+            prop_assert_eq!(Control::decode(&control.encode()), Ok(Some(control)));
+        }
+    }
+}

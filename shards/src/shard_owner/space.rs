@@ -1,0 +1,371 @@
+//! The space of a shard: what its extents hold, what is to be freed, and the checkpoint under way.
+//!
+//! Everything that changes here is a control record first. What a record says takes effect in the owner's memory when
+//! it is appended, so that a later checkpoint agrees with it, and for everybody else when it is durable. An extent is
+//! freed in three steps: a checkpoint that begins behind it is durable; then the record that frees it is; then it is
+//! anybody's. `docs/RECOVERY.md` says what the order proves.
+
+mod checkpoints;
+mod freeing;
+mod requests;
+
+use super::ShardOwner;
+use crate::{
+    address::Address,
+    format::{
+        control::{Cursor, ExtentFacts, FreedExtent, LogPlace},
+        record::{RecordFlags, RecordKind},
+    },
+    ids::{ExtentIndex, ExtentOrdinal, FrameNumber, SlotIndex},
+    limits::SPACE_REQUESTS_MAX,
+    requests::{Reply, Responder},
+    ring::{Refusal, reservation::Placed},
+    shard::ShardSpace,
+    sync::Ordering,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A durable checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointPlace {
+    /// Where the frame is that recovery begins with; what frames state.
+    pub address: Address,
+    /// The ordinal of its extent: only extents before it may be freed.
+    pub ordinal: ExtentOrdinal,
+    /// Its number.
+    pub frame: FrameNumber,
+}
+
+/// What recovery found of a shard's space, for its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpaceStart {
+    /// The extents that hold frames of the log.
+    pub extents: Vec<ExtentFacts>,
+    /// What was trimmed.
+    pub trim: LogPlace,
+    /// The cursors, by name.
+    pub cursors: Vec<Cursor>,
+    /// The checkpoint that recovery began with.
+    pub checkpoint: Option<CheckpointPlace>,
+}
+
+/// What is asked of a shard about its space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpaceAsk {
+    /// Free the extents wholly before a place.
+    Trim {
+        /// The place.
+        place: LogPlace,
+        /// Not past any cursor.
+        respect_cursors: bool,
+    },
+    /// Set a cursor, or move it.
+    SetCursor(Cursor),
+    /// Remove a cursor.
+    RemoveCursor(String),
+    /// Write a checkpoint.
+    Checkpoint,
+}
+
+/// What came of it; all of it is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SpaceDone {
+    /// What is trimmed now.
+    pub trim: LogPlace,
+    /// Extents that this request freed.
+    pub freed: u64,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpaceRefusal {
+    /// Nothing was appended there yet.
+    #[error("the place lies behind the end of the shard's log")]
+    Ahead,
+    /// No cursor has the name.
+    #[error("the shard has no cursor of this name")]
+    NoSuchCursor,
+    /// The shard has as many cursors as it can.
+    #[error("the shard has {max} cursors, and takes no more; remove one", max = crate::limits::CURSORS_MAX)]
+    TooManyCursors,
+    /// A name that cannot be.
+    #[error("the name of a cursor has 1 to {max} bytes", max = crate::limits::CURSOR_NAME_BYTES_MAX)]
+    CursorName,
+    /// The store is full, its reserve too: nothing can be written that would free something.
+    #[error("the store is full, and has no room for the record of it; grow it")]
+    StoreFull,
+    /// Too many requests wait already.
+    #[error("too many requests about the shard's space wait already; wait for an answer first")]
+    Busy,
+    /// The shard was closed before it was done; whether it will have been done is not known.
+    #[error("the shard is closed")]
+    Closed,
+    /// The shard failed before it was done.
+    #[error(transparent)]
+    Failed(Box<crate::failure::ShardFailure>),
+}
+
+/// An extent that takes no more frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedExtent {
+    /// What is known of it. `dead_bytes` is of this moment.
+    pub facts: ExtentFacts,
+    /// Its freeing was asked for.
+    pub is_freeing: bool,
+}
+
+#[derive(Debug)]
+enum Request {
+    Ask(SpaceAsk, Responder),
+    Free(ExtentOrdinal),
+}
+
+/// A checkpoint on its way.
+#[derive(Debug)]
+struct Writing {
+    covers: FrameNumber,
+    /// Slot and ordinal of the frame that it covers up to, once that is submitted.
+    start: Option<(SlotIndex, ExtentOrdinal)>,
+    /// Parts that are not in the ring yet.
+    parts: VecDeque<Vec<u8>>,
+    /// The frame of the last part that is.
+    last: FrameNumber,
+}
+
+/// What follows once a frame is durable.
+#[derive(Debug)]
+struct Note {
+    frame: FrameNumber,
+    victims: Vec<FreedExtent>,
+    responder: Option<Responder>,
+    done: SpaceDone,
+}
+
+/// The owner's knowledge of the shard's space.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// The extents that hold submitted frames.
+    live: BTreeMap<ExtentOrdinal, ExtentFacts>,
+    trim: LogPlace,
+    cursors: BTreeMap<String, Cursor>,
+    pub(super) checkpoint: Option<CheckpointPlace>,
+    writing: Option<Writing>,
+    /// Bytes of the log since the last checkpoint.
+    since: u64,
+    requests: VecDeque<Request>,
+    notes: VecDeque<Note>,
+    /// Those who wait for the checkpoint under way.
+    waiting: Vec<Responder>,
+    /// Something privileged found no extent: one may be claimed from the reserve.
+    pub(super) wants_room: bool,
+    /// There is nothing to claim either: what is asked cannot be written.
+    pub(super) is_stuck: bool,
+    /// Freed since the core last asked.
+    released: u64,
+    /// Freed extents that are to be discarded before somebody claims them, and the one that is being.
+    discards: VecDeque<ExtentIndex>,
+    discarding: Option<ExtentIndex>,
+}
+
+impl Space {
+    pub(super) fn new(start: SpaceStart) -> Self {
+        Self {
+            live: start.extents.into_iter().map(|facts| (facts.ordinal, facts)).collect(),
+            trim: start.trim,
+            cursors: start.cursors.into_iter().map(|cursor| (cursor.name.clone(), cursor)).collect(),
+            checkpoint: start.checkpoint,
+            writing: None,
+            since: 0,
+            requests: VecDeque::new(),
+            notes: VecDeque::new(),
+            waiting: Vec::new(),
+            wants_room: false,
+            is_stuck: false,
+            released: 0,
+            discards: VecDeque::new(),
+            discarding: None,
+        }
+    }
+
+    /// The ordinal of the oldest extent that holds frames.
+    pub(super) fn oldest(&self) -> Option<ExtentOrdinal> {
+        self.live.keys().next().copied()
+    }
+
+    /// True if an extent before `ordinal` may be freed by a record that is appended now.
+    fn may_free_before(&self, ordinal: ExtentOrdinal) -> bool {
+        self.checkpoint.is_some_and(|checkpoint| checkpoint.ordinal >= ordinal)
+    }
+
+    /// True while something that is appended has yet to take effect.
+    pub(super) fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    pub(super) fn publish(&self, published: &mut ShardSpace) {
+        published.trim = self.trim;
+        published.cursors = self.cursors();
+        published.checkpoint = self.checkpoint.map(|checkpoint| checkpoint.frame);
+    }
+
+    fn cursors(&self) -> Vec<Cursor> {
+        self.cursors.values().cloned().collect()
+    }
+}
+
+impl ShardOwner {
+    // ---- asking -------------------------------------------------------------------------------------------------
+
+    /// Takes a request; `responder` gets [`Reply::Space`] once it is durable, or refused.
+    pub(crate) fn ask_space(&mut self, ask: SpaceAsk, responder: Responder) {
+        if self.space.requests.len() >= SPACE_REQUESTS_MAX {
+            return responder.answer(Reply::Space(Err(SpaceRefusal::Busy)));
+        }
+        self.space.requests.push_back(Request::Ask(ask, responder));
+        if self.is_closing || self.shared.health.failure().is_some() {
+            self.refuse_requests();
+        }
+    }
+
+    /// Frees an extent of which nothing is wanted any more: steps two and three of the freeing, on this core, in their
+    /// time. False: it is no sealed extent of the shard, or is being freed already. Once it is done the shard has no
+    /// extent with this ordinal any more.
+    pub fn free_extent(&mut self, ordinal: ExtentOrdinal) -> bool {
+        let is_sealed = self.space.live.contains_key(&ordinal) && ordinal < self.last_ordinal;
+        if !is_sealed || self.is_freeing(ordinal) || self.is_closing {
+            return false;
+        }
+        self.space.requests.push_back(Request::Free(ordinal));
+        true
+    }
+
+    fn is_freeing(&self, ordinal: ExtentOrdinal) -> bool {
+        self.space.requests.iter().any(|request| matches!(request, Request::Free(other) if *other == ordinal))
+    }
+
+    /// The extents that take no more frames, oldest first.
+    pub fn sealed_extents(&self) -> impl Iterator<Item = SealedExtent> + '_ {
+        let sealed = self.space.live.range(..self.last_ordinal);
+        sealed.map(|(ordinal, facts)| SealedExtent {
+            facts: ExtentFacts { dead_bytes: self.context.extents.dead_bytes(facts.extent), ..*facts },
+            is_freeing: self.is_freeing(*ordinal),
+        })
+    }
+
+    /// Lets the shard claim from the reserve if it needs an extent: for what has to be written although the store is
+    /// full. Ordinary appends are refused until the reserve is whole again.
+    pub fn want_room(&mut self) {
+        self.space.wants_room = true;
+    }
+
+    /// Extents freed since the last call.
+    pub(crate) const fn take_released(&mut self) -> u64 {
+        std::mem::replace(&mut self.space.released, 0)
+    }
+
+    /// No record will be appended any more.
+    pub(super) fn refuse_requests(&mut self) {
+        let failure = self.shared.health.failure();
+        let has_failed = failure.is_some();
+        let why = failure.map_or(SpaceRefusal::Closed, |failure| SpaceRefusal::Failed(Box::new(failure)));
+        self.refuse_all(&why);
+        self.space.writing = None;
+        if has_failed {
+            let notes = std::mem::take(&mut self.space.notes);
+            let refused = notes.into_iter().filter_map(|note| note.responder);
+            refused.for_each(|responder| responder.answer(Reply::Space(Err(why.clone()))));
+        }
+    }
+
+    fn refuse_all(&mut self, why: &SpaceRefusal) {
+        let space = &mut self.space;
+        let asked = space.requests.drain(..).filter_map(|request| match request {
+            Request::Ask(_, responder) => Some(responder),
+            Request::Free(_) => None,
+        });
+        let refused = asked.chain(space.waiting.drain(..));
+        refused.for_each(|responder| responder.answer(Reply::Space(Err(why.clone()))));
+    }
+
+    // ---- the turn -----------------------------------------------------------------------------------------------
+
+    /// What became durable takes effect, and what is asked is appended. True if anything was done.
+    pub(super) fn pump_space(&mut self) -> bool {
+        let mut progress = self.end_notes();
+        progress |= self.end_checkpoint();
+        if std::mem::take(&mut self.space.is_stuck) {
+            self.refuse_all(&SpaceRefusal::StoreFull);
+            // What is in the log of it is no checkpoint.
+            self.space.writing = self.space.writing.take().filter(|writing| writing.parts.is_empty());
+            progress = true;
+        }
+        if self.is_closing {
+            return progress;
+        }
+        let interval = self.context.checkpoint_bytes;
+        let is_full = self.shared.is_starved.load(Ordering::Acquire);
+        if self.space.writing.is_none() && self.space.since >= interval && !is_full {
+            self.begin_checkpoint();
+        }
+        progress |= self.place_parts();
+        // A checkpoint is one thing: nothing comes between its parts.
+        while self.space.writing.as_ref().is_none_or(|writing| writing.parts.is_empty())
+            && self.take_request()
+        {
+            progress = true;
+        }
+        progress
+    }
+
+    /// A frame was submitted.
+    pub(super) fn note_frame(
+        &mut self,
+        ordinal: ExtentOrdinal,
+        base: SlotIndex,
+        link: u32,
+        records: u32,
+        used: u64,
+    ) {
+        let geometry = self.context.layout.geometry();
+        let extent = geometry.extent_of(base);
+        let (frame, unix_ns) = (self.next_frame, super::submission::unix_ns());
+        let facts = self.space.live.entry(ordinal).or_insert_with(|| ExtentFacts {
+            ordinal,
+            extent,
+            generation: self.context.extents.generation(extent),
+            first_frame: frame,
+            first_link: link,
+            frames: 0,
+            records: 0,
+            bytes: 0,
+            dead_bytes: 0,
+            unix_ns,
+        });
+        facts.frames += 1;
+        facts.records += u64::from(records);
+        facts.bytes += used;
+        facts.unix_ns = unix_ns;
+        self.space.since += geometry.slots_for(used) * geometry.slot_bytes();
+        if let Some(writing) = self.space.writing.as_mut().filter(|writing| writing.covers == frame) {
+            writing.start = Some((base, ordinal));
+        }
+    }
+
+    fn append_control(&mut self, payload: &[u8]) -> Option<Placed> {
+        match self.shared.ring().reserve_privileged(payload.len()) {
+            Ok(mut reservation) => {
+                reservation.payload_mut().copy_from_slice(payload);
+                let placed = reservation.commit(RecordKind::CONTROL, RecordFlags::NONE);
+                self.shared.durable.want(placed.frame);
+                Some(placed)
+            }
+            Err(Refusal::NoExtent) => {
+                self.space.wants_room = true;
+                None
+            }
+            // A completed write makes room; a closed ring takes nothing any more.
+            Err(_) => None,
+        }
+    }
+}

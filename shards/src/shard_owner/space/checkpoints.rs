@@ -1,0 +1,67 @@
+//! Writing checkpoints: a list of what is so before a frame, in as many records as it takes.
+
+use super::{CheckpointPlace, ShardOwner, SpaceDone, Writing};
+use crate::{
+    address::Address,
+    format::control::{Checkpoint, Control, ExtentFacts},
+    ids::ExtentIndex,
+    mutant::{self, Mutant},
+    requests::Reply,
+};
+
+impl ShardOwner {
+    pub(super) fn begin_checkpoint(&mut self) {
+        let forgets = usize::from(mutant::is_active(Mutant::CheckpointForgetsExtent));
+        let live = self.space.live.values().skip(forgets);
+        let dead = |extent: ExtentIndex| self.context.extents.dead_bytes(extent);
+        let cursors = if mutant::is_active(Mutant::CursorLost) { Vec::new() } else { self.space.cursors() };
+        let whole = Checkpoint {
+            covers: self.next_frame,
+            link: self.link,
+            trim: self.space.trim,
+            extents: live.map(|facts| ExtentFacts { dead_bytes: dead(facts.extent), ..*facts }).collect(),
+            cursors,
+        };
+        let most = self.shared.ring().payload_bytes_max() as usize;
+        let parts = whole.split(most).into_iter().map(|part| Control::Checkpoint(part).encode()).collect();
+        self.space.writing = Some(Writing { covers: whole.covers, start: None, parts, last: whole.covers });
+        self.space.since = 0;
+    }
+
+    pub(super) fn place_parts(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(part) = self.space.writing.as_mut().and_then(|writing| writing.parts.pop_front()) {
+            let placed = self.append_control(&part);
+            let Some(writing) = &mut self.space.writing else { break };
+            match placed {
+                Some(placed) => {
+                    writing.last = placed.frame;
+                    progress = true;
+                }
+                None => {
+                    writing.parts.push_front(part);
+                    break;
+                }
+            }
+        }
+        progress
+    }
+
+    pub(super) fn end_checkpoint(&mut self) -> bool {
+        let durable = self.shared.durable.reached();
+        let is_durable = |writing: &mut Writing| writing.parts.is_empty() && writing.last < durable;
+        let Some(Writing { covers, start: Some((base, ordinal)), .. }) =
+            self.space.writing.take_if(is_durable)
+        else {
+            return false;
+        };
+        let geometry = self.context.layout.geometry();
+        let generation = self.context.extents.generation(geometry.extent_of(base));
+        let address = Address::new(geometry, geometry.byte_of(base), generation, 0);
+        self.space.checkpoint = Some(CheckpointPlace { address, ordinal, frame: covers });
+        self.shared.publish_space(|space| space.checkpoint = Some(covers));
+        let done = SpaceDone { trim: self.space.trim, freed: 0 };
+        self.space.waiting.drain(..).for_each(|waiting| waiting.answer(Reply::Space(Ok(done))));
+        true
+    }
+}

@@ -1,0 +1,154 @@
+//! What is asked of a shard about its space, turned into control records one by one.
+
+use super::{Request, ShardOwner, SpaceAsk, SpaceRefusal};
+use crate::{
+    format::control::{Control, Cursor, FreedExtent, LogPlace},
+    ids::ExtentOrdinal,
+    limits::{CURSOR_NAME_BYTES_MAX, CURSORS_MAX, FREED_PER_RECORD_MAX},
+    requests::{Reply, Responder},
+};
+
+impl ShardOwner {
+    /// Appends what the first request asks for. False: there is none, or it has to wait.
+    pub(super) fn take_request(&mut self) -> bool {
+        match self.space.requests.pop_front() {
+            None => false,
+            Some(Request::Free(ordinal)) => self.take_frees(ordinal),
+            Some(Request::Ask(SpaceAsk::Checkpoint, responder)) => self.take_checkpoint(responder),
+            Some(Request::Ask(SpaceAsk::Trim { place, respect_cursors }, responder)) => {
+                self.take_trim(place, respect_cursors, responder)
+            }
+            Some(Request::Ask(SpaceAsk::SetCursor(cursor), responder)) => self.take_cursor(cursor, responder),
+            Some(Request::Ask(SpaceAsk::RemoveCursor(name), responder)) => self.take_removal(name, responder),
+        }
+    }
+
+    pub(super) fn put_back(&mut self, ask: SpaceAsk, responder: Responder) -> bool {
+        self.space.requests.push_front(Request::Ask(ask, responder));
+        false
+    }
+
+    /// Begins a checkpoint for what cannot go on without a newer one; if one is under way that is waited for.
+    pub(super) fn need_checkpoint(&mut self) {
+        if self.space.writing.is_none() {
+            self.begin_checkpoint();
+            self.place_parts();
+        }
+    }
+
+    pub(super) fn take_checkpoint(&mut self, responder: Responder) -> bool {
+        if self.space.writing.is_some() {
+            // It does not cover what came since: another one follows.
+            return self.put_back(SpaceAsk::Checkpoint, responder);
+        }
+        self.space.waiting.push(responder);
+        self.need_checkpoint();
+        true
+    }
+
+    pub(super) fn take_frees(&mut self, first: ExtentOrdinal) -> bool {
+        let mut ordinals = vec![first];
+        while let Some(Request::Free(next)) = self.space.requests.front()
+            && ordinals.len() < FREED_PER_RECORD_MAX
+        {
+            ordinals.push(*next);
+            self.space.requests.pop_front();
+        }
+        let victims: Vec<_> = ordinals.iter().filter_map(|ordinal| self.victim(*ordinal)).collect();
+        let Some(last) = victims.iter().map(|victim| victim.ordinal).max() else { return true };
+        let may_free = self.space.may_free_before(ExtentOrdinal(last.0 + 1));
+        let placed =
+            if may_free { self.append_control(&Control::Freed(victims.clone()).encode()) } else { None };
+        let Some(placed) = placed else {
+            let requests = &mut self.space.requests;
+            ordinals.into_iter().rev().for_each(|ordinal| requests.push_front(Request::Free(ordinal)));
+            if !may_free {
+                self.need_checkpoint();
+            }
+            return false;
+        };
+        self.note(placed.frame, victims, None);
+        true
+    }
+
+    pub(super) fn victim(&self, ordinal: ExtentOrdinal) -> Option<FreedExtent> {
+        let facts = self.space.live.get(&ordinal)?;
+        Some(FreedExtent { ordinal, extent: facts.extent, generation: facts.generation })
+    }
+
+    pub(super) fn take_trim(&mut self, place: LogPlace, respect_cursors: bool, responder: Responder) -> bool {
+        if !self.is_behind(place) {
+            responder.answer(Reply::Space(Err(SpaceRefusal::Ahead)));
+            return true;
+        }
+        let slowest = self.space.cursors.values().map(|cursor| cursor.place).min();
+        let mark = if respect_cursors { slowest.map_or(place, |slowest| slowest.min(place)) } else { place };
+        if mark <= self.space.trim {
+            // Done before; it may still be on its way.
+            self.answer_later(responder);
+            return true;
+        }
+        let victims: Vec<_> =
+            self.space.live.range(..mark.ordinal).filter_map(|(ordinal, _)| self.victim(*ordinal)).collect();
+        let may_free = victims.is_empty() || self.space.may_free_before(mark.ordinal);
+        let placed = if may_free { self.append_control(&Control::Trim(mark).encode()) } else { None };
+        let Some(placed) = placed else {
+            self.put_back(SpaceAsk::Trim { place, respect_cursors }, responder);
+            if !may_free {
+                self.need_checkpoint();
+            }
+            return false;
+        };
+        self.space.trim = mark;
+        self.note(placed.frame, victims, Some(responder));
+        true
+    }
+
+    /// True if something was appended at the place, or behind it.
+    pub(super) fn is_behind(&self, place: LogPlace) -> bool {
+        let ring = self.shared.ring();
+        let geometry = self.context.layout.geometry();
+        let Some(position) = ring.position() else { return true };
+        let Some(current) = self.context.extents.ordinal(geometry.extent_of(position.base)) else {
+            return false;
+        };
+        let end = geometry.byte_of(position.base) + ring.buffer_bytes();
+        place.ordinal < current || (place.ordinal == current && place.byte < end)
+    }
+
+    pub(super) fn take_cursor(&mut self, cursor: Cursor, responder: Responder) -> bool {
+        let is_new = !self.space.cursors.contains_key(&cursor.name);
+        let refusal = if cursor.name.is_empty() || cursor.name.len() > CURSOR_NAME_BYTES_MAX {
+            Some(SpaceRefusal::CursorName)
+        } else if is_new && self.space.cursors.len() >= CURSORS_MAX {
+            Some(SpaceRefusal::TooManyCursors)
+        } else if !self.is_behind(cursor.place) {
+            Some(SpaceRefusal::Ahead)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            responder.answer(Reply::Space(Err(refusal)));
+            return true;
+        }
+        let Some(placed) = self.append_control(&Control::CursorSet(cursor.clone()).encode()) else {
+            return self.put_back(SpaceAsk::SetCursor(cursor), responder);
+        };
+        self.space.cursors.insert(cursor.name.clone(), cursor);
+        self.note(placed.frame, Vec::new(), Some(responder));
+        true
+    }
+
+    pub(super) fn take_removal(&mut self, name: String, responder: Responder) -> bool {
+        if !self.space.cursors.contains_key(&name) {
+            responder.answer(Reply::Space(Err(SpaceRefusal::NoSuchCursor)));
+            return true;
+        }
+        let Some(placed) = self.append_control(&Control::CursorRemoved(name.clone()).encode()) else {
+            return self.put_back(SpaceAsk::RemoveCursor(name), responder);
+        };
+        self.space.cursors.remove(&name);
+        self.note(placed.frame, Vec::new(), Some(responder));
+        true
+    }
+}

@@ -1,0 +1,183 @@
+//! Space that comes back: trimming, named cursors, checkpoints on request.
+
+use crate::{
+    error::SpaceError,
+    store::{
+        Store,
+        block::{Pause, Sleeper},
+    },
+};
+use corelog_shards::{
+    address::Address,
+    directory::{Mail, MailError},
+    format::control::{Cursor, LogPlace},
+    ids::ShardId,
+    requests::{Pending, Reply},
+    scan::Position,
+    shard::ShardSpace,
+    shard_owner::{SpaceAsk, SpaceDone, SpaceRefusal},
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// How far to trim: everything before is no longer wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrimTo {
+    /// Before the record at an address.
+    Address(Address),
+    /// Before what a scan reads next.
+    Position(Position),
+}
+
+impl From<Address> for TrimTo {
+    fn from(address: Address) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<Position> for TrimTo {
+    fn from(position: Position) -> Self {
+        Self::Position(position)
+    }
+}
+
+impl Store {
+    /// Frees the extents of `shard` that lie wholly before a place. The extent of the place itself stays, with what is
+    /// before the place in it, so that trimming twice changes nothing.
+    ///
+    /// The answer comes when the freeing is durable: the extents are free then (and discarded, if the options ask for
+    /// it), and no crash brings them back. A read of an address in them is `Reclaimed`. It works in a full store as
+    /// well, as long as the reserve lasts.
+    pub fn trim(&self, shard: ShardId, up_to: impl Into<TrimTo>) -> Result<SpaceChange<'_>, SpaceError> {
+        self.trim_to(shard, up_to.into(), false)
+    }
+
+    /// As [`Store::trim`], but not past the slowest cursor of the shard; the answer says how far it went.
+    pub fn trim_behind_cursors(
+        &self,
+        shard: ShardId,
+        up_to: impl Into<TrimTo>,
+    ) -> Result<SpaceChange<'_>, SpaceError> {
+        self.trim_to(shard, up_to.into(), true)
+    }
+
+    fn trim_to(
+        &self,
+        shard: ShardId,
+        up_to: TrimTo,
+        respect_cursors: bool,
+    ) -> Result<SpaceChange<'_>, SpaceError> {
+        let place = match up_to {
+            TrimTo::Address(address) => self.place_of(shard, address)?,
+            TrimTo::Position(position) if position.shard() != shard => {
+                return Err(SpaceError::OtherShard { shard, found: position.shard() });
+            }
+            TrimTo::Position(position) => position.place(self.directory().layout.geometry()),
+        };
+        self.ask_space(shard, SpaceAsk::Trim { place, respect_cursors })
+    }
+
+    /// Sets the cursor `name` of a shard to the record at `address`, or moves it there. Durable when the answer
+    /// comes. A name has 1 to [`crate::limits::CURSOR_NAME_BYTES_MAX`] bytes, a shard at most
+    /// [`crate::limits::CURSORS_MAX`] cursors.
+    pub fn set_cursor(
+        &self,
+        shard: ShardId,
+        name: &str,
+        address: Address,
+    ) -> Result<SpaceChange<'_>, SpaceError> {
+        let place = self.place_of(shard, address)?;
+        self.ask_space(shard, SpaceAsk::SetCursor(Cursor { name: name.to_owned(), place, address }))
+    }
+
+    /// Removes a cursor. Durable when the answer comes.
+    pub fn remove_cursor(&self, shard: ShardId, name: &str) -> Result<SpaceChange<'_>, SpaceError> {
+        self.ask_space(shard, SpaceAsk::RemoveCursor(name.to_owned()))
+    }
+
+    /// The cursors of a shard, by name, as far as they are durable; none if there is no such shard.
+    #[must_use]
+    pub fn cursors(&self, shard: ShardId) -> Vec<Cursor> {
+        self.space(shard).map(|space| space.cursors).unwrap_or_default()
+    }
+
+    /// What is durable of a shard's space; `None` if there is no such shard.
+    #[must_use]
+    pub fn space(&self, shard: ShardId) -> Option<ShardSpace> {
+        Some(self.shard(shard)?.space())
+    }
+
+    /// Writes a checkpoint of each shard, and waits until all are durable: a reopen reads the headers of what comes
+    /// after it, and of one extent.
+    pub fn checkpoint(&self) -> Result<(), SpaceError> {
+        let shards = self.shards().iter().map(|shard| shard.id());
+        let asked: Vec<_> = shards.map(|shard| self.ask_space(shard, SpaceAsk::Checkpoint)).collect();
+        asked.into_iter().try_for_each(|asked| asked?.wait().map(|_done| ()))
+    }
+
+    fn place_of(&self, shard: ShardId, address: Address) -> Result<LogPlace, SpaceError> {
+        let found = self.directory().owner_of(address).map_err(SpaceError::Place)?;
+        if found != shard {
+            return Err(SpaceError::OtherShard { shard, found });
+        }
+        let extent = address.extent(self.directory().layout.geometry());
+        let ordinal = self.directory().extents.ordinal(extent).unwrap_or_default();
+        Ok(LogPlace { ordinal, byte: address.byte() })
+    }
+
+    fn ask_space(&self, shard: ShardId, ask: SpaceAsk) -> Result<SpaceChange<'_>, SpaceError> {
+        let core = self.directory().core_of(shard).ok_or(SpaceError::NoSuchShard { shard })?;
+        let mut pause = Pause::until(self.stall());
+        loop {
+            let (pending, responder) = self.requests().open().ok_or(SpaceError::Busy { shard })?;
+            match core.send(Mail::Space { shard, ask: ask.clone(), responder }) {
+                Ok(()) => return Ok(SpaceChange { store: self, shard, pending }),
+                // A thread that drives the core would wait for itself.
+                Err(MailError::Full(_)) if self.driven_core().is_none() && pause.rest() => {}
+                Err(MailError::Full(_)) => return Err(SpaceError::Busy { shard }),
+                Err(MailError::Dead(_)) if core.has_closed() => {
+                    return Err(SpaceError::Refused { shard, refusal: SpaceRefusal::Closed });
+                }
+                Err(MailError::Dead(_)) => return Err(SpaceError::CoreDead { shard }),
+            }
+        }
+    }
+}
+
+/// A change of a shard's space on its way: a future of its end, for any executor, or [`SpaceChange::wait`]. Dropping it
+/// stops nothing.
+#[derive(Debug)]
+#[must_use = "the change is durable when this says so"]
+pub struct SpaceChange<'store> {
+    store: &'store Store,
+    shard: ShardId,
+    pending: Pending,
+}
+
+impl SpaceChange<'_> {
+    /// Waits until it is durable, for as long as the stall time of the options.
+    pub fn wait(mut self) -> Result<SpaceDone, SpaceError> {
+        let shard = self.shard;
+        if self.store.driven_core().is_some() {
+            return Err(SpaceError::OnCoreThread { shard });
+        }
+        let limit = self.store.stall();
+        Sleeper::wait(&mut self, limit)
+            .unwrap_or(Err(SpaceError::Stalled { shard, waited: limit.unwrap_or_default() }))
+    }
+}
+
+impl Future for SpaceChange<'_> {
+    type Output = Result<SpaceDone, SpaceError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let shard = self.shard;
+        Pin::new(&mut self.pending).poll(context).map(|reply| match reply {
+            Reply::Space(result) => result.map_err(|refusal| SpaceError::Refused { shard, refusal }),
+            _ => Err(SpaceError::CoreDead { shard }),
+        })
+    }
+}
