@@ -5,7 +5,7 @@
 //! is released; an image that is there is never written again.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use corelog::{Address, Durability, FormatOptions, Options, Route, ShardId, Store};
+use corelog::{Address, Durability, FormatOptions, Options, ReadError, Route, ShardId, Store};
 use std::{
     fs,
     io::{Read, Seek, SeekFrom, Write},
@@ -80,8 +80,12 @@ fn write_golden(version: u32) {
         drop(store.try_reserve(Route::Shard(ShardId(0)), 100).unwrap());
         store.close().unwrap();
     }
+    keep(&path, &format!("version-{version}"), &list);
+}
+
+fn keep(path: &Path, name: &str, list: &str) {
     let mut image = Vec::new();
-    let mut file = fs::File::open(&path).unwrap();
+    let mut file = fs::File::open(path).unwrap();
     file.seek(SeekFrom::Start(0)).unwrap();
     file.read_to_end(&mut image).unwrap();
     // Never over an image that is there.
@@ -94,8 +98,80 @@ fn write_golden(version: u32) {
             .write_all(bytes)
             .unwrap();
     };
-    create(format!("version-{version}.image"), &pack(&image));
-    create(format!("version-{version}.list"), list.as_bytes());
+    create(format!("{name}.image"), &pack(&image));
+    create(format!("{name}.list"), list.as_bytes());
+}
+
+/// A store that was trimmed, with checkpoints, a cursor, extents that were used again, and one life that was not closed.
+fn write_golden_with_space() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("store");
+    let format = FormatOptions::sized(4 << 20).shards(1).extent_bytes(256 << 10).sparse();
+    Store::format(&[&path], &format).unwrap();
+    let mut written: Vec<(usize, Address)> = Vec::new();
+    let mut list = String::new();
+    for life in 0..3 {
+        let store = Store::open(&path, &options_with_space()).unwrap();
+        for index in life * 600..(life + 1) * 600 {
+            let ticket = store.append_to(Route::Shard(ShardId(0)), &payload(index)).unwrap();
+            written.push((index, ticket.address()));
+            if index % 50 == 0 {
+                ticket.wait(Durability::Durable).unwrap();
+            }
+        }
+        store.sync().unwrap();
+        let (_, mark) = written[written.len() - 200];
+        assert!(store.trim(ShardId(0), mark).unwrap().wait().unwrap().freed > 1);
+        store.set_cursor(ShardId(0), "reader", mark).unwrap().wait().unwrap();
+        if life == 2 {
+            for (index, address) in &written {
+                let is_there = store.read(*address).is_ok();
+                list.push_str(&format!("{index} {address} {}\n", if is_there { "kept" } else { "gone" }));
+            }
+            // As it is now, and not as closing would leave it.
+            keep(&path, "version-1-space", &list);
+        }
+        store.close().unwrap();
+    }
+}
+
+fn options_with_space() -> Options {
+    options().cores(1).checkpoint_bytes(64 << 10).discard(true)
+}
+
+#[test]
+fn a_trimmed_store_of_version_1_opens_with_what_was_kept() {
+    if std::env::var_os("CORELOG_WRITE_GOLDEN").is_some() && !golden("version-1-space.image").exists() {
+        write_golden_with_space();
+    }
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("store");
+    unpack(&fs::read(golden("version-1-space.image")).unwrap(), &path);
+    let list = fs::read_to_string(golden("version-1-space.list")).unwrap();
+    for life in 0..2 {
+        let store = Store::open(&path, &options_with_space().verify_on_open(true)).unwrap();
+        assert!(store.recovery().shards[0].began_at.is_some(), "it has a checkpoint");
+        assert_eq!(store.cursors(ShardId(0))[0].name, "reader");
+        let mut kept = 0;
+        for line in list.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (index, address): (usize, Address) = (fields[0].parse().unwrap(), fields[1].parse().unwrap());
+            match store.read(address) {
+                Ok(bytes) => {
+                    assert_eq!(
+                        (fields[2], bytes.as_ref()),
+                        ("kept", payload(index).as_slice()),
+                        "record {index}"
+                    );
+                    kept += 1;
+                }
+                Err(ReadError::Reclaimed { .. }) => assert_eq!(fields[2], "gone", "record {index}"),
+                Err(error) => panic!("life {life}, record {index}: {error}"),
+            }
+        }
+        assert!(kept >= 200, "{kept}");
+        store.close().unwrap();
+    }
 }
 
 fn check(version: u32) {
