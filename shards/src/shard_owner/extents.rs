@@ -136,6 +136,7 @@ impl ShardOwner {
 
     pub(super) fn offer(&mut self, claim: Claim) {
         self.ring.offer_spare(claim);
+        self.space.wants_room = false;
         let is_restricted = self.shared.ring().is_restricted();
         self.shared.is_starved.store(is_restricted, Ordering::Release);
         self.recycle_written();

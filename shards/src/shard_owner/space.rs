@@ -358,6 +358,7 @@ impl ShardOwner {
                 reservation.payload_mut().copy_from_slice(payload);
                 let placed = reservation.commit(RecordKind::CONTROL, RecordFlags::NONE);
                 self.shared.durable.want(placed.frame);
+                self.space.wants_room = false;
                 Some(placed)
             }
             Err(Refusal::NoExtent) => {
