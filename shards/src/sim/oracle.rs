@@ -13,6 +13,9 @@ use crate::{
 
 use super::space::SpaceHistory;
 
+/// Rings are far shorter.
+const FRAMES_AHEAD_MAX: u64 = 10_000;
+
 /// Whether a record can come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -116,6 +119,10 @@ impl Oracle {
 
     /// The store, or the log, says where a record is. Its answer may come after the log was seen.
     pub(super) fn placed(&mut self, id: u64, placed: Placed) -> Result<(), String> {
+        let shard = self.records[id as usize].shard;
+        if placed.frame.0 > self.shards[usize::from(shard.0)].frames.len() as u64 + FRAMES_AHEAD_MAX {
+            return Err(format!("I10: record {id} is placed at {placed:?}, where no ring is"));
+        }
         let record = &mut self.records[id as usize];
         match std::mem::replace(&mut record.fate, Fate::Placed(placed)) {
             Fate::Issued => {}
