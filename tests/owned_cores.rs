@@ -255,15 +255,15 @@ impl Wake for PanickingWaker {
     }
 }
 
-/// Has the core of `route` panic in the turn in which it takes its mail.
-fn plant_panic(store: &Store, route: Route) {
+/// Has the core of `route` panic in the turn in which it takes its mail, as long as what this gives is kept.
+#[must_use]
+fn plant_panic(store: &Store, route: Route) -> impl Future {
     let waker = Waker::from(Arc::new(PanickingWaker));
     loop {
         let mut sent = store.send(route, payload(9, 9, 9).into()).unwrap();
         // The core may be faster than the poll; then there is nobody to wake.
         if Pin::new(&mut sent).poll(&mut Context::from_waker(&waker)).is_pending() {
-            std::mem::forget(sent);
-            return;
+            return sent;
         }
     }
 }
@@ -279,7 +279,7 @@ fn a_panic_in_one_core_is_told_to_those_whom_it_concerns_and_the_others_go_on() 
     let dying = Route::Shard(ShardId(1));
     // Left waiting: for durability, for a read, and for a routed append, all of them behind the panic.
     let filling = store.try_reserve(dying, 10).unwrap();
-    plant_panic(&store, dying);
+    let planted = plant_panic(&store, dying);
     let sent = store.send(dying, payload(5, 0, 10).into());
     let start = Instant::now();
     while store.failure(ShardId(1)).is_none() {
@@ -302,6 +302,7 @@ fn a_panic_in_one_core_is_told_to_those_whom_it_concerns_and_the_others_go_on() 
     assert!(matches!(store.close(), Err(CloseError::Failed(ShardFailure::CoreDead { .. }))));
     let panics = threads.into_iter().filter_map(|thread| thread.join().err()).count();
     assert_eq!(panics, 1);
+    drop(planted);
     drop(store);
     let store = Store::open(&place.path, &options(2)).unwrap();
     for (id, bytes) in &kept {
@@ -317,7 +318,7 @@ fn a_panic_that_somebody_catches_kills_the_core_all_the_same() {
     let _idle = cores[0].turn();
     let ticket = store.append(b"accepted and never written").unwrap();
     let sent = store.send(Route::Local, payload(6, 0, 10).into()).unwrap();
-    plant_panic(&store, Route::Local);
+    let _planted = plant_panic(&store, Route::Local);
     let late = store.send(Route::Local, payload(6, 1, 10).into()).unwrap();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cores[0].turn()));
     assert!(caught.is_err());
