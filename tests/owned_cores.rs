@@ -256,7 +256,6 @@ impl Wake for PanickingWaker {
 }
 
 /// Has the core of `route` panic in the turn in which it takes its mail, as long as what this gives is kept.
-#[must_use]
 fn plant_panic(store: &Store, route: Route) -> impl Future {
     let waker = Waker::from(Arc::new(PanickingWaker));
     loop {
