@@ -123,3 +123,19 @@ fn an_extent_claimed_ahead_is_where_the_log_goes_on() {
     assert_eq!((shard.next_slot, shard.used_extents, shard.extents.len()), (None, 1, 2));
     assert_eq!(shard.tail.kind, TailKind::EndOfLog);
 }
+
+/// The extent had been claimed for the second time when the power went: the header was lost again, and a frame behind it was
+/// not. The piece that the first claim had left kept the store from opening.
+#[test]
+fn a_claim_that_was_cut_short_is_none_whatever_is_behind() {
+    let mut image = Image::new(1);
+    image.append_many(0, 63, 100);
+    image.sync(0);
+    image.append_many(0, 2, 100);
+    assert_eq!(image.streams[0].extents.len(), 2);
+    let start = header_start(&image, 1);
+    image.bytes[start + 125..start + 4096].fill(0);
+    let report = image.recover().unwrap();
+    assert_eq!(report.shards[0].next_frame, FrameNumber(63));
+    assert!(report.free_extents.iter().any(|free| free.index == image.streams[0].extents[1].extent));
+}

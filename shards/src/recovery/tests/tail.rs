@@ -131,6 +131,20 @@ fn a_late_frame_of_an_older_term_is_never_part_of_the_log() {
     assert_eq!(image.recover().unwrap().shards[0].next_frame, FrameNumber(9));
 }
 
+/// Half a header behind the end of a closed log, older than an earlier crash, was taken for a torn tail, and the closed store
+/// for one that had crashed.
+#[test]
+fn what_lies_behind_the_end_of_a_closed_log_is_no_tail() {
+    let mut image = Image::new(1);
+    image.append_many(0, 5, 100);
+    let cut = image.make(0, &payloads(1, 100, 1));
+    image.bytes[cut.start()..cut.start() + 64].copy_from_slice(&cut.bytes[..64]);
+    assert_eq!(image.recover().unwrap().shards[0].tail.kind, TailKind::TailUncertain);
+    image.close();
+    let shard = image.recover().unwrap().shards.remove(0);
+    assert_eq!((shard.next_frame, shard.tail.kind), (FrameNumber(5), TailKind::Clean));
+}
+
 #[test]
 fn what_salvage_gave_up_does_not_come_back_to_fail_the_next_open() {
     let mut image = Image::new(1);
