@@ -1,10 +1,14 @@
-//! In the steady state neither an append nor the core's turn, nor a group commit, allocates memory.
+//! In the steady state neither an append nor the core's turn, nor a group commit, allocates memory. Only a checkpoint
+//! does, a few times for its list: one in 64 MiB of the log, unless the options say otherwise.
 //!
 //! The store is driven by one thread, whose allocations are counted by the allocator of this test program.
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "counting needs an allocator of our own")]
 
-use corelog::{Address, AppendError, Core, Durability, FormatOptions, Options, Route, Store, Turn};
+use corelog::{
+    Address, AppendError, Core, Durability, FormatOptions, Options, Route, ShardId, Store, Turn,
+    limits::CHECKPOINT_BYTES_MAX,
+};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -93,17 +97,20 @@ fn make_durable(core: &mut Core, ticket: corelog::Ticket<'_>) {
     }
 }
 
-#[test]
-fn appends_turns_and_group_commits_allocate_nothing_once_they_are_warm() {
+/// Allocations of 40,000 appends and 400 group commits, and the checkpoints that they brought about.
+fn allocations_of_appending(options: &Options) -> (u64, u64) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("store");
     Store::format(&[&path], &FormatOptions::sized(256 << 20).shards(1).sparse()).unwrap();
-    let mut opening = Store::open_owned(&[&path], &Options::default().cores(1)).unwrap();
+    let mut opening = Store::open_owned(&[&path], &options.clone().cores(1)).unwrap();
     let mut core = opening.take_seats().remove(0).start().unwrap();
     let store = opening.store().unwrap();
     let payload = [7_u8; 1000];
     let mut work = |records: u32| {
+        let mut newest = store.space(ShardId(0)).unwrap().checkpoint;
+        let (mut allocated, mut checkpoints) = (0, 0);
         for index in 0..records {
+            let before = ALLOCATIONS.get();
             let ticket = append(&store, &mut core, &payload);
             if let Err(error) = append_as(index, &store, &payload) {
                 assert!(matches!(error, AppendError::Full { .. }), "{error}");
@@ -111,11 +118,28 @@ fn appends_turns_and_group_commits_allocate_nothing_once_they_are_warm() {
             if index % 50 == 0 {
                 make_durable(&mut core, ticket);
             }
+            allocated += ALLOCATIONS.get() - before;
+            // The look itself copies what it sees.
+            let seen = store.space(ShardId(0)).unwrap().checkpoint;
+            checkpoints += u64::from(seen != newest);
+            newest = seen;
         }
+        (allocated, checkpoints)
     };
     work(20_000);
-    let before = ALLOCATIONS.get();
-    work(20_000);
-    let allocated = ALLOCATIONS.get() - before;
+    work(20_000)
+}
+
+#[test]
+fn appends_turns_and_group_commits_allocate_nothing_once_they_are_warm() {
+    let (allocated, _) = allocations_of_appending(&Options::default().checkpoint_bytes(CHECKPOINT_BYTES_MAX));
     assert_eq!(allocated, 0, "40,000 appends and 400 group commits allocated {allocated} times");
+}
+
+#[test]
+fn a_checkpoint_allocates_its_list_and_nothing_else_does() {
+    let (allocated, checkpoints) = allocations_of_appending(&Options::default().checkpoint_bytes(1 << 20));
+    assert!(checkpoints > 10, "{checkpoints} checkpoints in 40 MB of log");
+    // One more may have been begun than ended.
+    assert!(allocated <= 8 * (checkpoints + 1), "{checkpoints} checkpoints allocated {allocated} times");
 }
