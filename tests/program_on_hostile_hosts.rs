@@ -148,7 +148,7 @@ fn on_a_small_disk(folder: &Path, script: &str) -> Option<Ran> {
         .unwrap();
     let ran = Ran::of(script, output);
     if ran.code == Some(99) || ran.error.contains("unshare failed") {
-        eprintln!("skipped: this host does not let a test mount: {}", ran.error);
+        program::skipped(&format!("this host does not let a test mount: {}", ran.error));
         return None;
     }
     Some(ran)

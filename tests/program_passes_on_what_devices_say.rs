@@ -22,8 +22,7 @@ fn said(ran: Ran) -> (Vec<String>, Option<Vec<String>>) {
 #[test]
 fn warnings_are_lines_on_standard_error_and_a_list_in_json() {
     if !Path::new(IN_MEMORY).is_dir() {
-        eprintln!("skipped: no {IN_MEMORY} here");
-        return;
+        return program::skipped(&format!("there is no {IN_MEMORY}"));
     }
     let folder = tempfile::tempdir_in(IN_MEMORY).unwrap();
     let path = folder.path().join("store");

@@ -21,6 +21,12 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+/// Says that a test was not run, past the capture of the test harness.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _nobody_reads_it = writeln!(std::io::stderr(), "{test}: SKIPPED: {why}");
+}
+
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_corelog");
 
 pub fn corelog<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
