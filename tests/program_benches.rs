@@ -196,25 +196,44 @@ fn a_store_that_fills_up_ends_a_workload_and_says_so() {
 
 #[cfg(feature = "yardsticks")]
 mod yardsticks {
-    use super::{FAILED, fs, left, number, run};
+    use super::{FAILED, USAGE, Value, fs, left, number, run};
     use crate::program::folder;
 
-    const SMALL: &str = "bench @ --yardsticks --size 64MiB --bytes 1MiB";
+    const SMALL: &str = "bench @ --yardsticks --size 64MiB --bytes 1MiB --seconds 0.1 --repeats 2";
 
     #[test]
     fn they_say_what_holds_and_leave_nothing() {
         let folder = folder();
         let path = folder.path().join("store");
-        let verdicts = run(&path, &format!("{SMALL} --json")).json();
-        let verdicts = verdicts.as_array().unwrap();
-        assert!(verdicts.len() >= 2, "{verdicts:#?}");
+        let report = run(&path, &format!("{SMALL} --json")).json();
+        let verdicts = report["rows"].as_array().unwrap();
+        for row in ["ring", "append", "durable", "random reads", "reopen"] {
+            let is_there = |verdict: &Value| verdict["name"].as_str().unwrap().starts_with(row);
+            assert!(verdicts.iter().any(is_there), "no {row:?} in {report:#}");
+        }
         for verdict in verdicts {
             let (ours, bare) = (number(&verdict["ours"]), number(&verdict["bound"]));
             assert!((number(&verdict["ratio"]) - ours / bare).abs() < 1e-6, "{verdict:#}");
             assert!(verdict["holds"].is_boolean());
-            assert_eq!(verdict["ours_all"].as_array().unwrap().len(), 5);
+            assert_eq!(verdict["ours_all"].as_array().unwrap().len(), 2);
         }
         assert_eq!(left(folder.path()), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn rows_that_were_not_asked_for_are_not_run() {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let report = run(&path, &format!("{SMALL} --rows read --json")).json();
+        let names = report["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap());
+        assert!(names.clone().count() == 3 && names.clone().all(|name| name.starts_with("random reads")));
+        for (line, named) in
+            [("bench @ --rows read", "--yardsticks"), ("bench @ --yardsticks --rows all", "ingest")]
+        {
+            let ran = run(&path, line);
+            assert_eq!(ran.code, Some(USAGE));
+            assert!(ran.error.contains(named), "{}", ran.error);
+        }
     }
 
     #[test]

@@ -311,6 +311,15 @@ pub struct Bench {
     #[cfg(feature = "yardsticks")]
     #[arg(long)]
     pub yardsticks: bool,
+    /// Which comparisons; several with commas.
+    #[cfg(feature = "yardsticks")]
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', requires = "yardsticks")]
+    #[arg(default_values_t = YardstickRow::ALL)]
+    pub rows: Vec<YardstickRow>,
+    /// How often each comparison is made; the medians count.
+    #[cfg(feature = "yardsticks")]
+    #[arg(long, value_name = "N", default_value = "5", requires = "yardsticks")]
+    pub repeats: NonZeroU32,
     /// How the store is run.
     #[command(flatten)]
     pub run: RunOptions,
@@ -323,6 +332,28 @@ pub struct Bench {
     /// Keep the store; it is removed otherwise. What an interrupted run leaves is replaced by the next.
     #[arg(long)]
     pub keep: bool,
+}
+
+/// A kind of comparison with a bare loop.
+#[cfg(feature = "yardsticks")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum YardstickRow {
+    /// The ring on a device that stores nothing.
+    Ring,
+    /// Appends, durable at the end.
+    Ingest,
+    /// Appends that each wait until they are durable.
+    Durable,
+    /// Reads of random records.
+    Read,
+    /// Opening as after a kill.
+    Reopen,
+}
+
+#[cfg(feature = "yardsticks")]
+impl YardstickRow {
+    /// In the order of the table.
+    pub const ALL: [Self; 5] = [Self::Ring, Self::Ingest, Self::Durable, Self::Read, Self::Reopen];
 }
 
 /// How a store is run, for the commands that run its cores.

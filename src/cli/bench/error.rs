@@ -51,6 +51,9 @@ pub enum BenchError {
     #[cfg(feature = "yardsticks")]
     #[error(transparent)]
     Yardstick(#[from] corelog_yardstick::RunError),
+    #[cfg(feature = "yardsticks")]
+    #[error(transparent)]
+    Fio(#[from] corelog_yardstick::fio::FioError),
 }
 
 impl From<BenchError> for Failure {
