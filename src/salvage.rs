@@ -9,7 +9,7 @@ use corelog_shards::{
     address::Address,
     format::{
         checksum::StoreSeed,
-        control::ExtentFacts,
+        control::{ExtentFacts, LogPlace},
         extent_header::{ExtentHeader, ExtentHeaderError, ExtentState},
         frame::FrameHeader,
         superblock::Superblock,
@@ -306,6 +306,12 @@ impl Salvage {
         let counts = entry.is_some_and(|entry| frame.number < entry.durable || frame.term >= superblock.term);
         let is_here = frame.store == superblock.store && frame.base_slot == slot;
         Ok(Some(frame).filter(|_| fits && counts && is_here))
+    }
+
+    /// What was trimmed of a shard, as far as its log says it.
+    fn trim(&self, shard: ShardId) -> LogPlace {
+        let found = self.inspection.report().shards.get(usize::from(shard.0));
+        found.map_or(LogPlace::default(), |found| found.space.trim)
     }
 
     fn loss(&self, shard: Option<ShardId>, slot: SlotIndex, of: LossOf) -> SalvageLoss {

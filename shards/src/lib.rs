@@ -44,3 +44,4 @@ pub mod watermark;
 #[cfg(all(test, not(loom)))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod ways;
+mod writers;

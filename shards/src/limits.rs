@@ -88,7 +88,7 @@ pub const LARGE_PART_BYTES_MIN: u64 = 4 << 10;
 /// Bytes of the head of a checkpoint's part.
 pub const CHECKPOINT_HEAD_BYTES: usize = 48;
 /// Bytes of an extent in a checkpoint.
-pub const CHECKPOINT_ENTRY_BYTES: usize = 64;
+pub const CHECKPOINT_ENTRY_BYTES: usize = 72;
 /// Longest payload of a control record; a longer list is divided.
 pub const CONTROL_BYTES_MAX: usize = 1 << 20;
 /// Extents that one record frees.

@@ -131,6 +131,10 @@ mutants! {
     CursorLost,
     /// A trim is reported as done before its record is durable.
     TrimNotDurable,
+    /// Trimming frees extents that a batch or large record behind the mark has parts in.
+    TrimIgnoresLists,
+    /// Trimming frees extents that an open batch or large record has parts in.
+    TrimIgnoresWriters,
 }
 
 impl Mutant {

@@ -17,6 +17,7 @@ use crate::{
     },
     sync::{AtomicBool, AtomicU64, Ordering},
     watermark::{Durability, Mark, RoomWaiters, Watermarks},
+    writers::{OpenWriters, WriterPin},
 };
 use crossbeam_utils::CachePadded;
 use std::{
@@ -85,6 +86,8 @@ pub struct Shard {
     /// All claimed extents in the order of their ordinals.
     extents: RwLock<Vec<ShardExtent>>,
     space: RwLock<ShardSpace>,
+    /// Batches and large records that are being written.
+    pub(crate) writers: OpenWriters,
     counters: ShardCounters,
 }
 
@@ -135,6 +138,7 @@ impl Shard {
             written_end: AtomicU64::new(written_end.0),
             extents: RwLock::new(extents),
             space: RwLock::default(),
+            writers: OpenWriters::default(),
             counters: ShardCounters::default(),
         }
     }
@@ -315,6 +319,18 @@ impl Shard {
     /// The last extent is never freed, so that ordinals never come again.
     pub(crate) fn next_ordinal(&self) -> ExtentOrdinal {
         ExtentOrdinal(self.ordinals().end)
+    }
+
+    /// Keeps from being trimmed what a writer will have written from now on.
+    pub(crate) fn pin_writer(&self) -> WriterPin {
+        let submitted = FrameNumber(self.submitted.load(Ordering::Acquire));
+        self.writers.pin(self.ring.current_ordinal(), submitted)
+    }
+
+    /// What was trimmed, as of a moment ago: nothing before it is wanted.
+    #[must_use]
+    pub fn trim(&self) -> LogPlace {
+        self.space.read().unwrap_or_else(PoisonError::into_inner).trim
     }
 
     /// What is known of its space, as of a moment ago.

@@ -16,6 +16,8 @@ struct Report {
     shard: u16,
     freed_extents: u64,
     freed_bytes: u64,
+    /// Extents before the address that stay: a batch or large record behind it has parts there.
+    held_extents: u64,
     free_extents: u64,
     discarded: bool,
     warnings: Vec<String>,
@@ -42,6 +44,7 @@ pub fn run(args: &Trim) -> Result<(), Failure> {
         shard: args.shard.0,
         freed_extents: done.freed,
         freed_bytes: done.freed * extent_bytes,
+        held_extents: done.held,
         free_extents,
         discarded: args.discard,
         warnings,
@@ -56,6 +59,7 @@ fn for_person(report: &Report) -> Facts {
     facts
         .fact("shard", report.shard)
         .fact("freed", format!("{} extents, {}", count(report.freed_extents), bytes(report.freed_bytes)))
+        .fact("held", format!("{} extents, by batches and large records", count(report.held_extents)))
         .fact("free now", format!("{} extents", count(report.free_extents)));
     facts
 }

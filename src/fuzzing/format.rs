@@ -269,6 +269,7 @@ fn frame_of(payloads: &[&[u8]]) -> Vec<u8> {
         oldest: ExtentOrdinal(0),
         checkpoint: None,
         has_control: false,
+        lists_from: None,
         unix_ns: 0,
     };
     header.encode(&mut bytes);

@@ -52,7 +52,7 @@ pub(super) fn run(input: &[u8]) {
         for payload in [records, records.get(8..).unwrap_or_default()] {
             if let Ok(list) = Manifest::decode(payload, of) {
                 let mut again = vec![0xff; payload.len()];
-                Manifest::encode(list.level, &list.entries, &mut again);
+                Manifest::encode(list.level, list.from, &list.entries, &mut again);
                 assert_eq!(Manifest::decode(&again, of).as_ref(), Ok(&list), "what was read can be written");
                 assert!(list.level < MANIFEST_LEVELS_MAX && list.entries.len() * 32 <= payload.len());
             }
@@ -153,7 +153,7 @@ impl Image {
         of: &[ManifestEntry],
     ) -> ManifestEntry {
         let mut payload = vec![0; Manifest::payload_bytes(of.len())];
-        Manifest::encode(level, of, &mut payload);
+        Manifest::encode(level, Some(ExtentOrdinal(0)), of, &mut payload);
         let entry = self.push(kind, flags, &payload);
         let bytes = of.iter().map(|entry| entry.bytes).sum();
         ManifestEntry { bytes, records: of.iter().map(|entry| entry.records).sum(), ..entry }

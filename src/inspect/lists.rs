@@ -11,7 +11,7 @@ use corelog_shards::{
     },
     manifest::{Found, ManifestWalk, WalkSetup, WalkStep},
     reads::ReadError,
-    scan::{Fault, ScanPlace, ScanRecord},
+    scan::{ExtentSequence, Fault, ScanPlace, ScanRecord},
 };
 
 impl Inspection {
@@ -33,6 +33,7 @@ impl Inspection {
         }
         let geometry = self.superblock().geometry;
         let fault = match Manifest::decode_root(&record.payload, of) {
+            Ok(list) if extents.has_trimmed(extents.place_of(record.address, &geometry), list.from) => None,
             Ok(list) => {
                 let seed = StoreSeed::new(self.superblock().store);
                 let walk = ManifestWalk::new(WalkSetup { seed, geometry, of }, &list, 0);

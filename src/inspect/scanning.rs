@@ -4,6 +4,8 @@ use super::Inspection;
 use crate::scan::{Record, ScanError, ScanFrom};
 use bytes::Bytes;
 use corelog_shards::{
+    address::Address,
+    format::control::LogPlace,
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
     limits::SCAN_CHUNK_BYTES,
@@ -34,6 +36,10 @@ impl ExtentSequence for Recovered<'_> {
         }
     }
 
+    fn trim(&self) -> LogPlace {
+        self.0.space.trim
+    }
+
     fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {
         let behind = self.0.extents.partition_point(|extent| extent.ordinal <= ordinal);
         Some(self.0.extents.get(behind)?.ordinal)
@@ -41,6 +47,16 @@ impl ExtentSequence for Recovered<'_> {
 }
 
 impl Recovered<'_> {
+    /// Where an address of the shard is in the order of its log.
+    pub(super) fn place_of(&self, address: Address, geometry: &Geometry) -> LogPlace {
+        let extent = address.extent(geometry);
+        let found = self.0.extents.iter().find(|found| found.index == extent);
+        LogPlace {
+            ordinal: found.map_or(ExtentOrdinal::default(), |found| found.ordinal),
+            byte: address.byte(),
+        }
+    }
+
     /// The log as an open would take it over.
     pub(super) fn limit(&self, geometry: &Geometry) -> Limit {
         let shard = self.0;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use corelog_shards::{
     address::Address,
     format::{
+        control::LogPlace,
         manifest::{Manifest, ManifestOf},
         record::{RecordFlags, RecordKind, RecordView},
     },
@@ -51,6 +52,9 @@ impl Walk<'_, '_> {
         };
         // A list with a good checksum that is none was never written by a store.
         let Ok(list) = Manifest::decode_root(view.payload, of) else { return Ok(()) };
+        if self.has_trimmed(root, list.from) {
+            return Ok(());
+        }
         if of == ManifestOf::Large && list.bytes == 0 {
             self.report.records += 1;
             let part = Some(SalvagedPart { offset: 0, bytes: 0 });
@@ -63,6 +67,17 @@ impl Walk<'_, '_> {
         let given = self.walk_list(&mut walk, &Told(&extents), (of, root, list.bytes), sink);
         self.extents = extents;
         given
+    }
+
+    /// True if the log was trimmed to behind the root of a list, and what it begins with is gone: then the rest of it is
+    /// no loss.
+    fn has_trimmed(&self, root: Address, from: Option<ExtentOrdinal>) -> bool {
+        let geometry = self.salvage.geometry();
+        let extent = root.extent(&geometry);
+        let Some(root_in) = self.extents.iter().find(|found| found.extent == extent) else { return false };
+        let place = LogPlace { ordinal: root_in.ordinal, byte: root.byte() };
+        let oldest = self.extents.iter().map(|found| found.ordinal).min();
+        place < self.salvage.trim(self.shard) && from.is_some_and(|from| Some(from) < oldest)
     }
 
     fn walk_list<E>(

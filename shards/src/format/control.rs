@@ -15,6 +15,11 @@ use serde::{Deserialize, Serialize};
 
 const HEAD: usize = CHECKPOINT_HEAD_BYTES;
 const ENTRY: usize = CHECKPOINT_ENTRY_BYTES;
+const HEAD_WORDS: u8 = 6;
+const ENTRY_WORDS: u8 = 9;
+const _: () = assert!(HEAD == 8 * HEAD_WORDS as usize && ENTRY == 8 * ENTRY_WORDS as usize);
+/// Of the first checkpoints that there were, which do not say it.
+const FIRST_ENTRY: usize = 64;
 const FREED_HEAD: usize = 8;
 const FREED_ENTRY: usize = 16;
 const CURSOR_HEAD: usize = 24;
@@ -62,6 +67,8 @@ pub struct ExtentFacts {
     pub dead_bytes: u64,
     /// When its last frame was submitted, in nanoseconds of the Unix clock.
     pub unix_ns: u64,
+    /// The oldest extent that the lists whose roots are in it lead to; `None`: there are no such roots.
+    pub lists_from: Option<ExtentOrdinal>,
 }
 
 /// A named place in a shard's log.
@@ -104,8 +111,13 @@ pub struct CheckpointPart {
 /// A control record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Nothing of the shard before the place is wanted; extents with lower ordinals are freed once this is durable.
-    Trim(LogPlace),
+    /// Nothing of the shard before the place is wanted; extents before `kept_from` are freed once this is durable.
+    Trim {
+        /// The place.
+        place: LogPlace,
+        /// Of the place's extent, or lower: what lies behind the place has parts before it.
+        kept_from: ExtentOrdinal,
+    },
     /// These extents are freed once this is durable.
     Freed(Vec<FreedExtent>),
     /// A part of a checkpoint.
@@ -133,9 +145,10 @@ impl Control {
         let mut bytes = vec![0; self.encoded_bytes()];
         let mut fields = Writer::new(&mut bytes);
         match self {
-            Self::Trim(place) => {
-                fields.put(&[ControlKind::Trim as u8, 0, 0, 0, 0, 0, 0, 0]);
+            Self::Trim { place, kept_from } => {
+                fields.put(&[ControlKind::Trim as u8, 1, 0, 0, 0, 0, 0, 0]);
                 put_place(&mut fields, *place);
+                fields.u64(kept_from.0);
             }
             Self::Freed(extents) => {
                 fields.put(&[ControlKind::ExtentFreed as u8, 0, 0, 0]);
@@ -156,7 +169,7 @@ impl Control {
 
     fn encoded_bytes(&self) -> usize {
         match self {
-            Self::Trim(_) => 24,
+            Self::Trim { .. } => 32,
             Self::Freed(extents) => FREED_HEAD + extents.len() * FREED_ENTRY,
             Self::Checkpoint(part) => part.encoded_bytes(),
             Self::IdleMark => 8,
@@ -169,7 +182,7 @@ impl Control {
         let Some(kind) = ControlKind::of(payload) else { return Ok(None) };
         let mut fields = Fields::new(payload);
         let read = match kind {
-            ControlKind::Trim => fields.skip(8).and_then(|()| take_place(&mut fields)).map(Self::Trim),
+            ControlKind::Trim => take_trim(&mut fields)?,
             ControlKind::ExtentFreed => take_freed(&mut fields),
             ControlKind::Checkpoint => CheckpointPart::decode(&mut fields)?.map(Self::Checkpoint),
             ControlKind::IdleMark => Some(Self::IdleMark),
@@ -222,7 +235,7 @@ impl CheckpointPart {
 
     fn encode(&self, fields: &mut Writer<'_>) {
         let share = &self.share;
-        fields.put(&[ControlKind::Checkpoint as u8, 0, 0, 0]);
+        fields.put(&[ControlKind::Checkpoint as u8, HEAD_WORDS, ENTRY_WORDS, 0]);
         fields.u32(share.link);
         fields.u64(share.covers.0);
         put_place(fields, share.trim);
@@ -240,6 +253,7 @@ impl CheckpointPart {
             for count in [facts.records, facts.bytes, facts.dead_bytes, facts.unix_ns] {
                 fields.u64(count);
             }
+            fields.u64(facts.lists_from.map_or(0, |ordinal| ordinal.0 + 1));
         }
         for cursor in &share.cursors {
             put_cursor(fields, &cursor.name, Some(cursor));
@@ -247,11 +261,10 @@ impl CheckpointPart {
     }
 
     fn decode(fields: &mut Fields<'_>) -> Result<Option<Self>, ControlError> {
-        let Some((part, extents, cursors)) = Self::head(fields)? else { return Ok(None) };
-        let mut part = part;
+        let Some((mut part, entry_bytes, extents, cursors)) = Self::head(fields)? else { return Ok(None) };
         for _ in 0..extents {
             // What is announced and not there ends the loop; nothing is reserved for it.
-            let Some(facts) = take_facts(fields) else { return Ok(None) };
+            let Some(facts) = take_facts(fields, entry_bytes) else { return Ok(None) };
             if [facts.ordinal.0, facts.first_frame.0].iter().any(|count| *count > COUNTER_MAX) {
                 return Err(ControlError { field: "an extent of a checkpoint" });
             }
@@ -267,15 +280,20 @@ impl CheckpointPart {
         Ok(Some(part))
     }
 
-    fn head(fields: &mut Fields<'_>) -> Result<Option<(Self, u32, u32)>, ControlError> {
+    /// The part without its lists, the bytes of an extent in it, and how long the lists are.
+    fn head(fields: &mut Fields<'_>) -> Result<Option<(Self, usize, u32, u32)>, ControlError> {
         let read = (|| {
-            fields.skip(4)?;
+            fields.skip(1)?;
+            let (head, entry) = (usize::from(fields.u8()?) * 8, usize::from(fields.u8()?) * 8);
+            fields.skip(1)?;
             let link = fields.u32()?;
             let covers = FrameNumber(fields.u64()?);
             let trim = take_place(fields)?;
             let (part, parts) = (fields.u32()?, fields.u32()?);
             let share = Checkpoint { covers, link, trim, ..Checkpoint::default() };
-            Some((Self { part, parts, share }, fields.u32()?, fields.u32()?))
+            let (extents, cursors) = (fields.u32()?, fields.u32()?);
+            fields.skip(head.max(HEAD) - HEAD)?;
+            Some((Self { part, parts, share }, entry.max(FIRST_ENTRY), extents, cursors))
         })();
         match read {
             Some((part, ..)) if part.part >= part.parts => {
@@ -298,8 +316,26 @@ fn take_place(fields: &mut Fields<'_>) -> Option<LogPlace> {
     (place.ordinal.0 <= COUNTER_MAX).then_some(place)
 }
 
-fn take_facts(fields: &mut Fields<'_>) -> Option<ExtentFacts> {
-    Some(ExtentFacts {
+fn take_trim(fields: &mut Fields<'_>) -> Result<Option<Control>, ControlError> {
+    let read = (|| {
+        fields.skip(1)?;
+        let states_kept = fields.u8()? != 0;
+        fields.skip(6)?;
+        let place = take_place(fields)?;
+        let kept_from = if states_kept { ExtentOrdinal(fields.u64()?) } else { place.ordinal };
+        Some((place, kept_from))
+    })();
+    match read {
+        Some((place, kept_from)) if kept_from > place.ordinal => {
+            Err(ControlError { field: "what a trim keeps" })
+        }
+        read => Ok(read.map(|(place, kept_from)| Control::Trim { place, kept_from })),
+    }
+}
+
+/// An entry of so many bytes: what is behind those that are known is of a later version.
+fn take_facts(fields: &mut Fields<'_>, bytes: usize) -> Option<ExtentFacts> {
+    let facts = ExtentFacts {
         ordinal: ExtentOrdinal(fields.u64()?),
         extent: ExtentIndex(fields.u32()?),
         generation: Generation(fields.u32()?),
@@ -310,7 +346,15 @@ fn take_facts(fields: &mut Fields<'_>) -> Option<ExtentFacts> {
         bytes: fields.u64()?,
         dead_bytes: fields.u64()?,
         unix_ns: fields.u64()?,
-    })
+        lists_from: None,
+    };
+    if bytes < ENTRY {
+        fields.skip(bytes - FIRST_ENTRY)?;
+        return Some(facts);
+    }
+    let lists_from = fields.u64()?.checked_sub(1).map(ExtentOrdinal);
+    fields.skip(bytes - ENTRY)?;
+    Some(ExtentFacts { lists_from: lists_from.filter(|ordinal| *ordinal <= facts.ordinal), ..facts })
 }
 
 fn take_freed(fields: &mut Fields<'_>) -> Option<Control> {

@@ -15,6 +15,7 @@ fn facts(ordinal: u64) -> ExtentFacts {
         bytes: 1 << 20,
         dead_bytes: 99,
         unix_ns: 1_700_000_000_000_000_000,
+        lists_from: (ordinal % 8 == 1).then_some(ExtentOrdinal(ordinal - 2)),
     }
 }
 
@@ -34,6 +35,11 @@ fn checkpoint(extents: u64, cursors: usize) -> Checkpoint {
     }
 }
 
+fn trim(ordinal: u64, kept_from: u64) -> Control {
+    let place = LogPlace { ordinal: ExtentOrdinal(ordinal), byte: 4096 };
+    Control::Trim { place, kept_from: ExtentOrdinal(kept_from) }
+}
+
 fn controls() -> Vec<Control> {
     let freed = |ordinal| FreedExtent {
         ordinal: ExtentOrdinal(ordinal),
@@ -41,7 +47,7 @@ fn controls() -> Vec<Control> {
         generation: Generation(2),
     };
     let mut all = vec![
-        Control::Trim(LogPlace { ordinal: ExtentOrdinal(9), byte: 4096 }),
+        trim(9, 7),
         Control::Freed(vec![freed(1), freed(8)]),
         Control::IdleMark,
         Control::CursorSet(cursor("näher", 3)),
@@ -85,16 +91,45 @@ fn a_checkpoint_that_is_divided_holds_the_same_and_each_part_fits() {
 #[test]
 fn the_layout_never_changes() {
     let encoded = |control: &Control| control.encode();
-    let trim = encoded(&Control::Trim(LogPlace { ordinal: ExtentOrdinal(9), byte: 4096 }));
-    assert_eq!((trim[0], trim[8], trim[17], trim.len()), (1, 9, 16, 24));
+    let trimmed = encoded(&trim(9, 7));
+    assert_eq!(
+        (trimmed[0], trimmed[1], trimmed[8], trimmed[17], trimmed[24], trimmed.len()),
+        (1, 1, 9, 16, 7, 32)
+    );
     let freed = encoded(&controls()[1]);
     assert_eq!((freed[0], freed[4], freed[8], freed[16], freed[20], freed[24]), (2, 2, 1, 4, 2, 8));
-    let part = encoded(&Control::Checkpoint(checkpoint(1, 1).split(4096).remove(0)));
-    assert_eq!((part[0], &part[4..8], &part[8..10]), (3, &[0x78, 0x56, 0x34, 0x12][..], &[0x39, 0x30][..]));
+    let mut whole = checkpoint(1, 1);
+    whole.extents[0].lists_from = Some(ExtentOrdinal(2));
+    let part = encoded(&Control::Checkpoint(whole.split(4096).remove(0)));
+    assert_eq!((part[0], part[1], part[2], &part[4..8]), (3, 6, 9, &[0x78, 0x56, 0x34, 0x12][..]));
+    assert_eq!(part[8..10], [0x39, 0x30]);
     assert_eq!((part[16], part[25], part[32], part[36], part[40], part[44]), (4, 32, 0, 1, 1, 1));
     assert_eq!((part[48], part[56], part[60], part[64], &part[72..74]), (5, 12, 3, 0xf4, &[0xef, 0xbe][..]));
-    assert_eq!((part[112], part[113], part[114], part.len()), (5, 1, 3, 48 + 64 + 24 + 3));
+    assert_eq!((part[112], part[120], part[121], part[122], part.len()), (3, 5, 1, 3, 48 + 72 + 24 + 3));
     assert_eq!(encoded(&Control::IdleMark)[0], 4);
+}
+
+/// Checkpoints and trims as they were before lists counted, and one with more in it than is known.
+#[test]
+fn other_lengths_are_read_for_what_is_known_of_them() {
+    let whole = Control::Checkpoint(checkpoint(2, 1).split(4096).remove(0));
+    let mut bytes = whole.encode();
+    for entry in [48 + 72 + 64, 48 + 64] {
+        bytes.drain(entry..entry + 8);
+    }
+    (bytes[1], bytes[2]) = (0, 0);
+    assert_eq!(Control::decode(&bytes), Ok(Some(whole.clone())), "none of these has lists");
+    let mut bytes = whole.encode();
+    for entry in [48 + 2 * 72, 48 + 72, 48] {
+        bytes.splice(entry..entry, [9; 16]);
+    }
+    (bytes[1], bytes[2]) = (6 + 2, 9 + 2);
+    assert_eq!(Control::decode(&bytes), Ok(Some(whole)));
+    let mut bytes = trim(9, 9).encode();
+    bytes.truncate(24);
+    bytes[1] = 0;
+    assert_eq!(Control::decode(&bytes), Ok(Some(trim(9, 9))));
+    assert!(Control::decode(&trim(9, 10).encode()).is_err(), "a trim keeps the extent of its place");
 }
 
 proptest! {

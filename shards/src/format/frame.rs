@@ -18,7 +18,7 @@ const VERSION: u16 = 1;
 const HEADER: usize = 128;
 const _: () = assert!(HEADER as u64 == FRAME_HEADER_BYTES);
 const COVERED: usize = HEADER - 4;
-const RESERVED: usize = 12;
+const RESERVED: usize = 4;
 
 const FLAG_CONTROL: u16 = 1;
 
@@ -54,6 +54,9 @@ pub struct FrameHeader {
     pub checkpoint: Option<Address>,
     /// It holds a control record: recovery reads it whole.
     pub has_control: bool,
+    /// The oldest extent of the shard that a batch or large record whose root is in the frame has parts in; `None`:
+    /// there is no such root.
+    pub lists_from: Option<ExtentOrdinal>,
     /// When it was submitted, in nanoseconds of the Unix clock; for people only.
     pub unix_ns: u64,
 }
@@ -135,6 +138,7 @@ impl FrameHeader {
         fields.u64(self.records_digest);
         fields.u64(self.oldest.0);
         fields.u64(self.checkpoint.map_or(0, Address::to_bits));
+        fields.u64(self.lists_from.map_or(0, |ordinal| ordinal.0 + 1));
         fields.put(&[0; RESERVED]);
         let checksum = crc32c(covered);
         Writer::new(rest).u32(checksum);
@@ -189,6 +193,7 @@ impl FrameHeader {
         let records_digest = fields.u64()?;
         let oldest = ExtentOrdinal(fields.u64()?);
         let checkpoint = Some(Address::from_bits(fields.u64()?)).filter(|address| address.to_bits() != 0);
+        let lists_from = fields.u64()?.checked_sub(1).map(ExtentOrdinal);
         let header = Self {
             store,
             shard,
@@ -204,6 +209,7 @@ impl FrameHeader {
             oldest,
             checkpoint,
             has_control,
+            lists_from,
             unix_ns,
         };
         Some((version, header))
@@ -218,7 +224,8 @@ impl FrameHeader {
         if self.base_slot.0 >= STORE_BYTES_MAX / SLOT_BYTES_MIN {
             return Some(("base slot", self.base_slot.0));
         }
-        for (field, count) in [("number", self.number.0), ("term", self.term.0)] {
+        let lists_from = self.lists_from.map_or(0, |ordinal| ordinal.0);
+        for (field, count) in [("number", self.number.0), ("term", self.term.0), ("lists from", lists_from)] {
             if count > COUNTER_MAX {
                 return Some((field, count));
             }
@@ -357,6 +364,7 @@ mod tests {
             oldest: ExtentOrdinal(2),
             checkpoint: Some(Address::from_bits(0x0123_4567)),
             has_control: true,
+            lists_from: Some(ExtentOrdinal(1)),
             unix_ns: 1_700_000_000_000_000_000,
         }
     }
@@ -365,7 +373,7 @@ mod tests {
         fn any_header()(
             store: [u8; 16], shard: u16, generation: u32, term in 0..=COUNTER_MAX, number in 0..=COUNTER_MAX, link: u32,
             base_slot in 0..1u64 << 34, units in 16..=(1u32 << 20), records: u32, records_digest: u64,
-            ago: u64, oldest: u64, checkpoint: u64, has_control: bool, unix_ns: u64,
+            ago: u64, oldest: u64, checkpoint: u64, has_control: bool, from in 0..=COUNTER_MAX, unix_ns: u64,
         ) -> FrameHeader {
             let room = units - 16;
             FrameHeader {
@@ -374,6 +382,7 @@ mod tests {
                 used_bytes: units * 8, records: if room == 0 { 0 } else { 1 + records % room }, records_digest,
                 durable: FrameNumber(number.saturating_sub(ago)),
                 oldest: ExtentOrdinal(oldest), has_control, unix_ns,
+                lists_from: from.checked_sub(1).map(ExtentOrdinal),
                 checkpoint: Some(Address::from_bits(checkpoint)).filter(|it| it.to_bits() != 0),
             }
         }
@@ -477,7 +486,7 @@ mod tests {
         assert_eq!((field(72, 8), field(80, 8)), (1230, header.unix_ns));
         assert_eq!((field(88, 8), field(96, 8)), (header.records_digest, 2));
         assert_eq!(field(104, 8), 0x0123_4567);
-        assert_eq!(bytes[112..124], [0; 12]);
+        assert_eq!((field(112, 8), field(120, 4)), (2, 0));
         assert_eq!(field(124, 4), u64::from(crc32c(&bytes[..124])));
     }
 }

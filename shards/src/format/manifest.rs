@@ -6,8 +6,9 @@
 use super::codec::{Fields, Writer};
 use crate::{
     address::Address,
+    ids::ExtentOrdinal,
     limits::{
-        BUFFER_BYTES_MAX, LARGE_PART_BYTES_MIN, LARGE_RECORD_BYTES_MAX, MANIFEST_LEVELS_MAX,
+        BUFFER_BYTES_MAX, COUNTER_MAX, LARGE_PART_BYTES_MIN, LARGE_RECORD_BYTES_MAX, MANIFEST_LEVELS_MAX,
         MANIFEST_NODE_BYTES_MAX, RECORD_HEADER_BYTES, STORE_BYTES_MAX,
     },
 };
@@ -48,6 +49,9 @@ pub struct Manifest {
     pub bytes: u64,
     /// Records, or parts, below.
     pub records: u64,
+    /// The oldest extent of the shard that the whole list leads to: where its first group or part is. `None`: not
+    /// stated, or it leads to nothing.
+    pub from: Option<ExtentOrdinal>,
     /// In order.
     pub entries: Vec<ManifestEntry>,
 }
@@ -88,7 +92,7 @@ impl Manifest {
     ///
     /// # Panics
     /// If `payload` is not exactly as long as the entries need.
-    pub fn encode(level: u8, entries: &[ManifestEntry], payload: &mut [u8]) {
+    pub fn encode(level: u8, from: Option<ExtentOrdinal>, entries: &[ManifestEntry], payload: &mut [u8]) {
         assert_eq!(payload.len(), Self::payload_bytes(entries.len()), "the room for a manifest node");
         let mut writer = Writer::new(payload);
         writer.u8(level);
@@ -96,7 +100,7 @@ impl Manifest {
         writer.u32(u32::try_from(entries.len()).unwrap_or(u32::MAX));
         writer.u64(entries.iter().map(|entry| entry.bytes).sum());
         writer.u64(entries.iter().map(|entry| entry.records).sum());
-        writer.u64(0);
+        writer.u64(from.map_or(0, |ordinal| ordinal.0 + 1));
         for entry in entries {
             writer.u64(entry.address.to_bits());
             writer.u32(entry.length);
@@ -104,6 +108,15 @@ impl Manifest {
             writer.u64(entry.bytes);
             writer.u64(entry.records);
         }
+    }
+
+    /// Where the list says that it begins, of the payload of a node that is not looked at any further.
+    #[must_use]
+    pub fn peek_from(payload: &[u8]) -> Option<ExtentOrdinal> {
+        let mut fields = Fields::new(payload);
+        fields.skip(MANIFEST_HEADER_BYTES - 8)?;
+        // No writer counts so far, and what is believed can be counted on from.
+        fields.u64()?.checked_sub(1).filter(|ordinal| *ordinal <= COUNTER_MAX).map(ExtentOrdinal)
     }
 
     /// Reads and checks one node.
@@ -146,7 +159,7 @@ impl Manifest {
         if sum != (bytes, records) {
             return Err(ManifestError::Sum);
         }
-        Ok(Self { level, bytes, records, entries })
+        Ok(Self { level, bytes, records, from: Self::peek_from(payload), entries })
     }
 
     /// Reads and checks the node that a whole list begins with.
@@ -208,7 +221,7 @@ mod tests {
 
     fn encoded(level: u8, entries: &[ManifestEntry]) -> Vec<u8> {
         let mut payload = vec![0; Manifest::payload_bytes(entries.len())];
-        Manifest::encode(level, entries, &mut payload);
+        Manifest::encode(level, Some(ExtentOrdinal(5)), entries, &mut payload);
         payload
     }
 
@@ -217,6 +230,7 @@ mod tests {
         let entries = [entry(800, 64, 3), entry(9000, 4096, 512)];
         let found = Manifest::decode_root(&encoded(0, &entries), ManifestOf::Batch).unwrap();
         assert_eq!((found.level, found.bytes, found.records), (0, 4160, 515));
+        assert_eq!(found.from, Some(ExtentOrdinal(5)));
         assert_eq!(found.entries, entries);
         let empty = Manifest::decode_root(&encoded(0, &[]), ManifestOf::Large).unwrap();
         assert_eq!((empty.bytes, empty.records), (0, 0));

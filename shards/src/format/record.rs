@@ -1,9 +1,12 @@
 //! Records: 8 bytes of header, the payload, nothing between. The functions here run once per record on the append
 //! and read paths, so they are small and allocate nothing.
 
-use super::checksum::{RecordsDigest, StoreSeed, crc32c};
+use super::{
+    checksum::{RecordsDigest, StoreSeed, crc32c},
+    manifest::Manifest,
+};
 use crate::{
-    ids::Generation,
+    ids::{ExtentOrdinal, Generation},
     limits::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX},
 };
 use std::fmt;
@@ -19,6 +22,7 @@ const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX == (1 << LENGTH_BITS) - 1);
 const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
 const KIND_MASK: u32 = (1 << KIND_BITS) - 1;
 
+const RECORD_HEADER: usize = RECORD_HEADER_BYTES as usize;
 /// Where the checksum ends and the checksummed bytes begin.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -304,6 +308,8 @@ pub struct BodySummary {
     pub digest: u64,
     /// One of them is a control record.
     pub has_control: bool,
+    /// The oldest extent that lists whose roots are among them lead to.
+    pub lists_from: Option<ExtentOrdinal>,
 }
 
 /// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
@@ -311,17 +317,26 @@ pub struct BodySummary {
 pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
     let mut rest = body;
     let (mut records, mut digest, mut has_control) = (0, RecordsDigest::new(), false);
+    let mut lists_from: Option<ExtentOrdinal> = None;
     while !rest.is_empty() {
         let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
         let header_bytes = *rest.first_chunk::<8>().ok_or(lost)?;
         let header = RecordHeader::peek(rest).ok_or(lost)?;
         let stride = usize::try_from(header.stride()).map_err(|_| lost)?;
-        rest = rest.get(stride..).ok_or(lost)?;
+        let (record, behind) = rest.split_at_checked(stride).ok_or(lost)?;
+        rest = behind;
         records += 1;
-        has_control |= header.kind == RecordKind::CONTROL;
+        match header.kind {
+            RecordKind::CONTROL => has_control = true,
+            RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST if header.flags == RecordFlags::NONE => {
+                let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);
+                lists_from = lists_from.into_iter().chain(from).min();
+            }
+            _ => {}
+        }
         digest = digest.with(header_bytes);
     }
-    Ok(BodySummary { records, digest: digest.value(), has_control })
+    Ok(BodySummary { records, digest: digest.value(), has_control, lists_from })
 }
 
 /// Checks and yields the records of a frame's body, each with its offset in the body. After an error it ends.

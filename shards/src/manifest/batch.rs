@@ -84,12 +84,13 @@ impl BatchWriter {
         self.levels.make_room(shard)?;
         let placed = self.write_group(shard, RecordKind::BATCH_DATA)?;
         let length = self.group.bytes().len() as u64;
-        self.levels.push(ManifestEntry {
+        let entry = ManifestEntry {
             address: placed.address,
             length: length as u32,
             bytes: length,
             records: u64::from(self.group.records()),
-        });
+        };
+        self.levels.push(shard, entry);
         self.group.clear();
         self.is_spilled = true;
         Ok(())

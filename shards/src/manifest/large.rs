@@ -99,6 +99,7 @@ fn write(levels: &mut Levels, shard: &Shard, part: &[u8]) -> Result<(), ShardRef
     reservation.payload_mut().copy_from_slice(part);
     let placed = reservation.commit(RecordKind::LARGE_PART, RecordFlags::NONE);
     let length = part.len() as u64;
-    levels.push(ManifestEntry { address: placed.address, length: length as u32, bytes: length, records: 1 });
+    let entry = ManifestEntry { address: placed.address, length: length as u32, bytes: length, records: 1 };
+    levels.push(shard, entry);
     Ok(())
 }

@@ -5,10 +5,12 @@ use crate::{
         manifest::{MANIFEST_ENTRY_BYTES, MANIFEST_HEADER_BYTES, Manifest, ManifestEntry},
         record::{RecordFlags, RecordKind},
     },
+    ids::ExtentOrdinal,
     limits::{MANIFEST_LEVELS_MAX, MANIFEST_NODE_BYTES_MAX},
     mutant::{self, Mutant},
     ring::reservation::Placed,
     shard::{Shard, ShardRefusal},
+    writers::WriterPin,
 };
 
 /// The unfinished nodes, from the lowest level up.
@@ -17,11 +19,15 @@ pub(super) struct Levels {
     kind: RecordKind,
     nodes: Vec<Vec<ManifestEntry>>,
     bytes: u64,
+    /// Keeps what is written from being trimmed before the root says that it is needed.
+    pin: Option<WriterPin>,
+    /// The extent of the first group or part.
+    from: Option<ExtentOrdinal>,
 }
 
 impl Levels {
     pub(super) const fn new(kind: RecordKind) -> Self {
-        Self { kind, nodes: Vec::new(), bytes: 0 }
+        Self { kind, nodes: Vec::new(), bytes: 0, pin: None, from: None }
     }
 
     pub(super) const fn bytes(&self) -> u64 {
@@ -34,8 +40,10 @@ impl Levels {
         (payload - MANIFEST_HEADER_BYTES) / MANIFEST_ENTRY_BYTES
     }
 
-    /// Makes room for one more entry of the lowest level. May be called again after a refusal: each step is whole.
+    /// Makes room for one more entry of the lowest level, to be called before what it stands for is written. May be
+    /// called again after a refusal: each step is whole.
     pub(super) fn make_room(&mut self, shard: &Shard) -> Result<(), ShardRefusal> {
+        self.pin.get_or_insert_with(|| shard.pin_writer());
         self.make_room_at(0, shard)
     }
 
@@ -61,8 +69,9 @@ impl Levels {
     }
 
     /// Adds an entry; there is room for it.
-    pub(super) fn push(&mut self, entry: ManifestEntry) {
+    pub(super) fn push(&mut self, shard: &Shard, entry: ManifestEntry) {
         self.bytes += entry.bytes;
+        self.from = self.from.or_else(|| shard.ring().ordinal_of(entry.address));
         if self.nodes.is_empty() {
             self.nodes.push(Vec::new());
         }
@@ -90,7 +99,11 @@ impl Levels {
             // The top was full, and has got a level above it.
             return self.finish(shard);
         }
-        Ok(self.write(root, RecordFlags::NONE, shard)?.1)
+        let placed = self.write(root, RecordFlags::NONE, shard)?.1;
+        if let Some(pin) = &self.pin {
+            pin.end(placed.frame);
+        }
+        Ok(placed)
     }
 
     fn write(
@@ -104,7 +117,7 @@ impl Levels {
         debug_assert!(index < usize::from(MANIFEST_LEVELS_MAX));
         let length = Manifest::payload_bytes(entries.len());
         let mut reservation = shard.try_reserve(length)?;
-        Manifest::encode(index as u8, entries, reservation.payload_mut());
+        Manifest::encode(index as u8, self.from, entries, reservation.payload_mut());
         let placed = reservation.commit(self.kind, flags);
         let entry = ManifestEntry {
             address: placed.address,

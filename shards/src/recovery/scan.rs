@@ -292,13 +292,16 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
             bytes: 0,
             dead_bytes: 0,
             unix_ns: 0,
+            lists_from: None,
         });
         facts.frames = facts.frames.saturating_add(1);
         facts.records = facts.records.saturating_add(u64::from(header.records));
         facts.bytes = facts.bytes.saturating_add(u64::from(header.used_bytes));
         facts.unix_ns = header.unix_ns;
+        facts.lists_from = facts.lists_from.into_iter().chain(header.lists_from).min();
     }
 
+    /// Takes a frame out of the counts. Lists that it was the root of still hold up trimming, which does no harm.
     fn discount(&mut self, frame: &Pending) {
         let Some(facts) = self.facts.get_mut(frame.position.extent) else { return };
         let Some(known) = facts else { return };

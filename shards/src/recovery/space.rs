@@ -28,6 +28,8 @@ pub(super) struct Gathered {
     pub(super) checkpoint: Checkpoint,
     /// Freed by later records.
     freed: Vec<ExtentOrdinal>,
+    /// Trimmed by later records: what is before is freed.
+    kept_from: ExtentOrdinal,
     /// Dead bytes by later checkpoints.
     dead: BTreeMap<ExtentOrdinal, u64>,
 }
@@ -70,7 +72,10 @@ impl Gathered {
         }
         let known = &mut self.checkpoint;
         match control {
-            Control::Trim(place) => known.trim = known.trim.max(place),
+            Control::Trim { place, kept_from } => {
+                known.trim = known.trim.max(place);
+                self.kept_from = self.kept_from.max(kept_from);
+            }
             Control::Freed(extents) => self.freed.extend(extents.iter().map(|freed| freed.ordinal)),
             Control::CursorSet(cursor) => match known.cursors.iter_mut().find(|it| it.name == cursor.name) {
                 Some(known) => *known = cursor,
@@ -108,7 +113,7 @@ impl Gathered {
     }
 
     fn is_freed(&self, ordinal: ExtentOrdinal) -> bool {
-        ordinal < self.checkpoint.trim.ordinal || self.freed.binary_search(&ordinal).is_ok()
+        ordinal < self.kept_from || self.freed.binary_search(&ordinal).is_ok()
     }
 
     /// What the shard's space is, by the claims that there are and the frames that were walked.
@@ -173,6 +178,7 @@ fn together(covered: &ExtentFacts, walked: &ExtentFacts) -> ExtentFacts {
         records: covered.records.saturating_add(walked.records),
         bytes: covered.bytes.saturating_add(walked.bytes),
         unix_ns: walked.unix_ns,
+        lists_from: covered.lists_from.into_iter().chain(walked.lists_from).min(),
         ..*covered
     }
 }

@@ -21,10 +21,11 @@ mod testing;
 mod tests;
 
 use crate::{
+    address::Address,
     extents::ExtentTable,
     format::{checksum::StoreSeed, record::record_bytes},
     geometry::Geometry,
-    ids::{FrameNumber, SlotIndex},
+    ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     limits::FRAME_HEADER_BYTES,
     memory::Region,
     mutant::{self, Mutant},
@@ -232,6 +233,26 @@ impl Ring {
         // Acquire pairs with the release of `rotate`.
         let position = Position::from_bits(self.current.load(Ordering::Acquire));
         (!position.is_closed()).then_some(position)
+    }
+
+    /// The ordinal of the extent that the ring stands in: what is reserved later lies there, or further on. Of a closed
+    /// ring the first, which is before anything.
+    pub(crate) fn current_ordinal(&self) -> ExtentOrdinal {
+        while let Some(position) = self.position() {
+            let ordinal = self.extents.ordinal(self.geometry.extent_of(position.base));
+            // While the ring stands in an extent nobody else can have claimed it.
+            if let Some(ordinal) = ordinal
+                && self.position() == Some(position)
+            {
+                return ordinal;
+            }
+        }
+        ExtentOrdinal(0)
+    }
+
+    /// The ordinal of the extent of a record that was just written, and that nothing can have freed.
+    pub(crate) fn ordinal_of(&self, address: Address) -> Option<ExtentOrdinal> {
+        self.extents.ordinal(address.extent(&self.geometry))
     }
 
     /// The frame that is being filled, or where the closed ring stopped: frames below it are sealed.

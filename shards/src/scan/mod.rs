@@ -87,6 +87,17 @@ pub trait ExtentSequence {
     /// From the ordinal of the first to behind that of the last. What was freed leaves gaps between.
     fn ordinals(&self) -> Range<u64>;
 
+    /// What was trimmed: nothing before it is wanted.
+    fn trim(&self) -> LogPlace {
+        LogPlace::default()
+    }
+
+    /// True if what has its root at `root`, and begins in the extent `from`, lost its beginning by trimming. Nobody
+    /// wants it any more, and what is left of it is none.
+    fn has_trimmed(&self, root: LogPlace, from: Option<ExtentOrdinal>) -> bool {
+        from.is_some_and(|from| from.0 < self.ordinals().start) && root < self.trim()
+    }
+
     /// The first ordinal behind `ordinal` that the shard has an extent with.
     fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {
         let ordinals = self.ordinals();
@@ -120,6 +131,10 @@ impl ExtentSequence for LiveExtents<'_> {
 
     fn ordinals(&self) -> Range<u64> {
         self.shard.ordinals()
+    }
+
+    fn trim(&self) -> LogPlace {
+        self.shard.trim()
     }
 
     fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     format::{
         checksum::StoreSeed,
+        control::LogPlace,
         frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex, Term},
@@ -295,7 +296,12 @@ impl Scanner {
             let fault = match next {
                 Ok(record) if self.setup.wanted == Wanted::All => return Some(Step::Record(record)),
                 Ok(record) => match meaning(&record) {
-                    Meaning::Give => return Some(Step::Record(record)),
+                    Meaning::Large(list) | Meaning::Batch(list)
+                        if extents.has_trimmed(place_of(frame.ordinal, &record), list.from) =>
+                    {
+                        continue;
+                    }
+                    Meaning::Give | Meaning::Large(_) => return Some(Step::Record(record)),
                     Meaning::Nothing => continue,
                     Meaning::Batch(list) => {
                         let place = (offset, done);
@@ -701,6 +707,10 @@ impl Scanner {
         self.plan = Some((ordinal, run.end()));
         true
     }
+}
+
+const fn place_of(ordinal: ExtentOrdinal, record: &ScanRecord) -> LogPlace {
+    LogPlace { ordinal, byte: record.address.byte() }
 }
 
 /// Of two places that could hold the next frame and do not: the one that looks more like damage.

@@ -16,6 +16,8 @@ use crate::{
 pub(super) enum Meaning {
     /// Give it to them.
     Give,
+    /// Give it to them, with all that the list leads to.
+    Large(Manifest),
     /// It is not for them.
     Nothing,
     /// The records of a batch come here.
@@ -33,10 +35,8 @@ pub(super) fn meaning(record: &ScanRecord) -> Meaning {
                 .map_or_else(Meaning::Bad, Meaning::Batch)
         }
         RecordKind::LARGE_MANIFEST if record.flags == RecordFlags::NONE => {
-            match Manifest::decode_root(&record.payload, ManifestOf::Large) {
-                Ok(_) => Meaning::Give,
-                Err(error) => Meaning::Bad(error),
-            }
+            Manifest::decode_root(&record.payload, ManifestOf::Large)
+                .map_or_else(Meaning::Bad, Meaning::Large)
         }
         _ => Meaning::Nothing,
     }

@@ -14,6 +14,7 @@ use crate::{
     address::Address,
     format::{
         control::{Cursor, ExtentFacts, FreedExtent, LogPlace},
+        frame::FrameHeader,
         record::{RecordFlags, RecordKind},
     },
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, SlotIndex},
@@ -52,7 +53,7 @@ pub struct SpaceStart {
 /// What is asked of a shard about its space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpaceAsk {
-    /// Free the extents wholly before a place.
+    /// Free the extents wholly before a place, but for those that something behind it has parts in.
     Trim {
         /// The place.
         place: LogPlace,
@@ -70,10 +71,15 @@ pub enum SpaceAsk {
 /// What came of it; all of it is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SpaceDone {
-    /// What is trimmed now.
+    /// What is trimmed now: nothing before it is wanted.
     pub trim: LogPlace,
+    /// The ordinal of the oldest extent that is left.
+    pub oldest: ExtentOrdinal,
     /// Extents that this request freed.
     pub freed: u64,
+    /// Extents before the place that stay, because a batch or large record behind it, or one that is being written, has
+    /// parts there. Trim again once those are trimmed too, or the writer is done.
+    pub held: u64,
 }
 
 /// Why nothing was done.
@@ -319,35 +325,30 @@ impl ShardOwner {
     }
 
     /// A frame was submitted.
-    pub(super) fn note_frame(
-        &mut self,
-        ordinal: ExtentOrdinal,
-        base: SlotIndex,
-        link: u32,
-        records: u32,
-        used: u64,
-    ) {
+    pub(super) fn note_frame(&mut self, header: &FrameHeader) {
         let geometry = self.context.layout.geometry();
+        let (ordinal, base, used) = (self.last_ordinal, header.base_slot, u64::from(header.used_bytes));
         let extent = geometry.extent_of(base);
-        let (frame, unix_ns) = (self.next_frame, super::submission::unix_ns());
         let facts = self.space.live.entry(ordinal).or_insert_with(|| ExtentFacts {
             ordinal,
             extent,
-            generation: self.context.extents.generation(extent),
-            first_frame: frame,
-            first_link: link,
+            generation: header.generation,
+            first_frame: header.number,
+            first_link: header.link,
             frames: 0,
             records: 0,
             bytes: 0,
             dead_bytes: 0,
-            unix_ns,
+            unix_ns: header.unix_ns,
+            lists_from: None,
         });
         facts.frames += 1;
-        facts.records += u64::from(records);
+        facts.records += u64::from(header.records);
         facts.bytes += used;
-        facts.unix_ns = unix_ns;
+        facts.unix_ns = header.unix_ns;
+        facts.lists_from = facts.lists_from.into_iter().chain(header.lists_from).min();
         self.space.since += geometry.slots_for(used) * geometry.slot_bytes();
-        if let Some(writing) = self.space.writing.as_mut().filter(|writing| writing.covers == frame) {
+        if let Some(writing) = self.space.writing.as_mut().filter(|writing| writing.covers == header.number) {
             writing.start = Some((base, ordinal));
         }
     }

@@ -33,10 +33,9 @@ impl ShardOwner {
             return false;
         }
         let slots = self.context.layout.geometry().slots_for(sealed.used_bytes);
-        let link = self.link;
-        let Some((slice, records)) = self.finish_frame(&sealed, base) else { return false };
+        let Some((slice, header)) = self.finish_frame(&sealed, base) else { return false };
         self.count_submission(&sealed, slots);
-        self.note_frame(self.last_ordinal, base, link, records, sealed.used_bytes);
+        self.note_frame(&header);
         self.flights.push_back(Flight {
             frame: sealed.number,
             base,
@@ -87,7 +86,7 @@ impl ShardOwner {
         &mut self,
         sealed: &SealedFrame,
         base: SlotIndex,
-    ) -> Option<(RegionSlice, u32)> {
+    ) -> Option<(RegionSlice, FrameHeader)> {
         let extent = self.context.layout.geometry().extent_of(base);
         let mut header = FrameHeader {
             store: self.context.store,
@@ -104,6 +103,7 @@ impl ShardOwner {
             oldest: self.oldest,
             checkpoint: self.space.checkpoint.map(|checkpoint| checkpoint.address),
             has_control: false,
+            lists_from: None,
             unix_ns: unix_ns(),
         };
         let used = sealed.used_bytes as usize;
@@ -115,6 +115,7 @@ impl ShardOwner {
             if let Ok(summary) = summarise_body(&bytes[FRAME_HEADER_BYTES as usize..used]) {
                 (header.records, header.records_digest) = (summary.records, summary.digest);
                 header.has_control = summary.has_control;
+                header.lists_from = summary.lists_from;
                 link = Some(header.encode(bytes));
             }
         });
@@ -125,7 +126,7 @@ impl ShardOwner {
         };
         self.link = link;
         self.shared.counters().records.fetch_add(u64::from(header.records), Ordering::Relaxed);
-        Some((slice, header.records))
+        Some((slice, header))
     }
 
     pub(super) fn count_submission(&self, sealed: &SealedFrame, slots: u64) {

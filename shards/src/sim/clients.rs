@@ -465,7 +465,7 @@ impl<'life> Client<'life> {
                         done.trim
                     ));
                 }
-                oracle.trimmed(shard, done.trim);
+                oracle.trimmed(shard, &done);
             }
             SpaceAsk::SetCursor(Cursor { name, .. }) | SpaceAsk::RemoveCursor(name) => {
                 oracle.cursor_moved(shard, &name);
@@ -550,6 +550,7 @@ fn explained(error: &ReadError, id: u64, scene: &Scene<'_>, oracle: &Oracle) -> 
     }
     if let ReadError::Reclaimed { address } = error
         && oracle.may_be_reclaimed(record.shard, *address)
+        && !oracle.is_wanted(&record)
     {
         return Ok(());
     }

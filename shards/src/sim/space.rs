@@ -1,12 +1,12 @@
 //! What the oracle knows of a shard's space: trims and cursors, asked for and promised.
 
-use super::oracle::Oracle;
+use super::oracle::{Fate, Oracle, Record};
 use crate::{
     address::Address,
     format::{control::LogPlace, extent_header::ExtentHeader},
     ids::{ExtentOrdinal, FrameNumber, ShardId},
     recovery::RecoveredShard,
-    shard_owner::SpaceStart,
+    shard_owner::{SpaceDone, SpaceStart},
 };
 use std::collections::BTreeMap;
 
@@ -16,43 +16,38 @@ type Values = Vec<Option<Address>>;
 /// One shard's space over all lives.
 #[derive(Debug, Default)]
 pub(super) struct SpaceHistory {
-    /// Extents with lower ordinals may be gone.
-    asked: ExtentOrdinal,
+    /// What is before may be gone, unless something behind needs it.
+    asked: LogPlace,
+    /// This far it is trimmed at least.
+    promised: LogPlace,
     /// Extents with lower ordinals have to be gone.
-    promised: ExtentOrdinal,
+    gone: ExtentOrdinal,
     cursors: BTreeMap<String, Values>,
 }
 
 impl SpaceHistory {
     pub(super) fn may_be_gone(&self, ordinal: Option<ExtentOrdinal>) -> bool {
-        ordinal.is_some_and(|ordinal| ordinal < self.asked)
-    }
-
-    /// True if anything may be gone.
-    pub(in crate::sim) fn has_trims(&self) -> bool {
-        self.asked > ExtentOrdinal(0)
+        ordinal.is_some_and(|ordinal| ordinal < self.asked.ordinal)
     }
 
     /// A life begins: what recovery found is so from now on.
     pub(super) fn resume(&mut self, found: &SpaceStart) {
-        (self.asked, self.promised) = (found.trim.ordinal, found.trim.ordinal);
+        (self.asked, self.promised) = (found.trim, found.trim);
+        self.gone = found.extents.first().map_or(self.gone, |oldest| oldest.ordinal);
         let found = found.cursors.iter().map(|cursor| (cursor.name.clone(), vec![Some(cursor.address)]));
         self.cursors = found.collect();
     }
 
     fn check(&self, found: &RecoveredShard) -> Result<(), String> {
         let shard = found.shard;
-        if found.space.trim.ordinal < self.promised {
-            return Err(format!("S1: {shard:?} was trimmed up to {}, and that came back", self.promised));
+        let (trim, asked) = (found.space.trim, self.asked);
+        if trim < self.promised {
+            return Err(format!("S1: {shard:?} was trimmed up to {:?}, and is to {trim:?}", self.promised));
         }
-        if found.space.trim.ordinal > self.asked {
-            let trim = found.space.trim.ordinal;
-            return Err(format!(
-                "S1: {shard:?} is trimmed up to {trim}, and nobody asked for more than {}",
-                self.asked
-            ));
+        if trim > asked {
+            return Err(format!("S1: {shard:?} is trimmed up to {trim:?}, and nobody asked for more than {asked:?}"));
         }
-        if let Some(back) = found.extents.iter().find(|extent| extent.ordinal < self.promised) {
+        if let Some(back) = found.extents.iter().find(|extent| extent.ordinal < self.gone) {
             return Err(format!("S1: {shard:?} holds {back:?} again, which was trimmed"));
         }
         let of =
@@ -71,12 +66,22 @@ impl SpaceHistory {
 impl Oracle {
     pub(super) fn ask_trim(&mut self, shard: ShardId, place: LogPlace) {
         let space = &mut self.shards[usize::from(shard.0)].space;
-        space.asked = space.asked.max(place.ordinal);
+        space.asked = space.asked.max(place);
     }
 
-    pub(super) fn trimmed(&mut self, shard: ShardId, place: LogPlace) {
+    pub(super) fn trimmed(&mut self, shard: ShardId, done: &SpaceDone) {
         let space = &mut self.shards[usize::from(shard.0)].space;
-        space.promised = space.promised.max(place.ordinal);
+        space.promised = space.promised.max(done.trim);
+        space.gone = space.gone.max(done.oldest);
+    }
+
+    /// True if what makes a record count lies in an extent behind all that was asked to be trimmed: then the record is
+    /// there, wherever it lies itself.
+    pub(super) fn is_wanted(&self, record: &Record) -> bool {
+        let Fate::Placed(placed) = record.fate else { return false };
+        let history = &self.shards[usize::from(record.shard.0)];
+        let ordinal = history.frames.get(placed.frame.0 as usize).and_then(|frame| frame.ordinal);
+        ordinal.is_some_and(|ordinal| ordinal > history.space.asked.ordinal)
     }
 
     pub(super) fn ask_cursor(&mut self, shard: ShardId, name: &str, value: Option<Address>) {

@@ -213,6 +213,7 @@ impl Image {
             oldest: ExtentOrdinal(stream.oldest),
             checkpoint: stream.checkpoint,
             has_control: summary.has_control,
+            lists_from: summary.lists_from,
             unix_ns: 0,
         };
         stream.link = header.encode(&mut bytes);

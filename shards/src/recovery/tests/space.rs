@@ -7,6 +7,7 @@ use crate::{
     format::{
         control::{Checkpoint, Control, Cursor, ExtentFacts, FreedExtent, LogPlace},
         extent_header::{ExtentHeader, ExtentState},
+        manifest::Manifest,
         record::RecordKind,
     },
     ids::*,
@@ -30,6 +31,7 @@ fn facts(image: &Image, index: usize, first: u64, frames: u32) -> ExtentFacts {
         bytes: u64::from(frames) * 240,
         dead_bytes: 7,
         unix_ns: 0,
+        lists_from: None,
     }
 }
 
@@ -127,7 +129,7 @@ fn a_trim_frees_all_before_it_and_a_checkpoint_need_not_list_it() {
         checkpoint.extents.remove(0);
     });
     let place = LogPlace { ordinal: ExtentOrdinal(2), byte: 9 };
-    control(&mut image, &Control::Trim(place));
+    control(&mut image, &Control::Trim { place, kept_from: ExtentOrdinal(2) });
     let report = image.recover().unwrap();
     let shard = &report.shards[0];
     assert_eq!((shard.first_frame, shard.space.trim), (FrameNumber(126), place));
@@ -138,6 +140,32 @@ fn a_trim_frees_all_before_it_and_a_checkpoint_need_not_list_it() {
     let report = image.recover().unwrap();
     assert_eq!(report.shards[0].first_frame, FrameNumber(63));
     assert_eq!(report.shards[0].freed.len(), 1);
+}
+
+/// What lies behind the place has a part in the second extent.
+#[test]
+fn a_trim_leaves_the_extents_that_it_says_it_keeps() {
+    let mut image = with_checkpoint(|checkpoint| checkpoint.extents[2].lists_from = Some(ExtentOrdinal(1)));
+    let place = LogPlace { ordinal: ExtentOrdinal(2), byte: 9 };
+    control(&mut image, &Control::Trim { place, kept_from: ExtentOrdinal(1) });
+    let report = image.recover().unwrap();
+    let shard = &report.shards[0];
+    assert_eq!((shard.first_frame, shard.space.trim), (FrameNumber(63), place));
+    assert_eq!(shard.freed.len(), 1);
+    let from: Vec<_> = shard.space.extents.iter().map(|facts| facts.lists_from).collect();
+    assert_eq!(from, [None, Some(ExtentOrdinal(1)), None]);
+}
+
+/// The root of a list lies behind the checkpoint, in the extent in which that begins: the frame's header says so.
+#[test]
+fn what_a_root_behind_the_checkpoint_leads_to_is_known() {
+    let mut image = with_checkpoint(|checkpoint| checkpoint.extents[3].lists_from = Some(ExtentOrdinal(3)));
+    let mut root = vec![0; Manifest::payload_bytes(0)];
+    Manifest::encode(0, Some(ExtentOrdinal(1)), &[], &mut root);
+    let frame = image.make_of(0, &[(RecordKind::LARGE_MANIFEST, root)]);
+    image.put(&frame);
+    let report = image.recover().unwrap();
+    assert_eq!(report.shards[0].space.extents[3].lists_from, Some(ExtentOrdinal(1)));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn append_group(image: &mut Image, payloads: &[Payload]) -> ManifestEntry {
 
 fn commit(image: &mut Image, entries: &[ManifestEntry]) {
     let mut payload = vec![0; Manifest::payload_bytes(entries.len())];
-    Manifest::encode(0, entries, &mut payload);
+    Manifest::encode(0, None, entries, &mut payload);
     image.append_kinds(&[(RecordKind::DATA, b"with it"), (RecordKind::BATCH_COMMIT, &payload)]);
 }
 

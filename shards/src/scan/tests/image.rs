@@ -131,6 +131,7 @@ impl Image {
             oldest: ExtentOrdinal(0),
             checkpoint: None,
             has_control: summary.has_control,
+            lists_from: summary.lists_from,
             unix_ns: 1_000 + self.number,
         };
         self.link = header.encode(&mut bytes);

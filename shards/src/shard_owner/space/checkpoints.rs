@@ -1,6 +1,6 @@
 //! Writing checkpoints: a list of what is so before a frame, in as many records as it takes.
 
-use super::{CheckpointPlace, ShardOwner, SpaceDone, Writing};
+use super::{CheckpointPlace, ShardOwner, Writing};
 use crate::{
     address::Address,
     format::control::{Checkpoint, Control, ExtentFacts},
@@ -60,7 +60,7 @@ impl ShardOwner {
         let address = Address::new(geometry, geometry.byte_of(base), generation, 0);
         self.space.checkpoint = Some(CheckpointPlace { address, ordinal, frame: covers });
         self.shared.publish_space(|space| space.checkpoint = Some(covers));
-        let done = SpaceDone { trim: self.space.trim, freed: 0 };
+        let done = self.space_done(0);
         self.space.waiting.drain(..).for_each(|waiting| waiting.answer(Reply::Space(Ok(done))));
         true
     }

@@ -1,6 +1,6 @@
 //! What follows once a control record is durable: answers, and extents that are anybody's.
 
-use super::{Note, ShardOwner, SpaceDone};
+use super::{Note, ShardOwner, Space, SpaceDone};
 use crate::{
     device::{Completion, Device, Operation},
     format::control::FreedExtent,
@@ -22,7 +22,7 @@ impl ShardOwner {
             self.space.live.remove(&victim.ordinal);
         }
         self.oldest = self.space.oldest().unwrap_or(self.last_ordinal);
-        let done = SpaceDone { trim: self.space.trim, freed: victims.len() as u64 };
+        let done = self.space_done(victims.len() as u64);
         let mut note = Note { frame, victims, responder, done };
         if mutant::is_active(Mutant::FreedBeforeDurable) {
             self.release(std::mem::take(&mut note.victims));
@@ -35,8 +35,15 @@ impl ShardOwner {
         self.space.notes.push_back(note);
     }
 
+    /// What is so once what was appended is durable.
+    pub(super) fn space_done(&self, freed: u64) -> SpaceDone {
+        let Space { trim, live, .. } = &self.space;
+        let oldest = self.space.oldest().unwrap_or(self.last_ordinal);
+        SpaceDone { trim: *trim, oldest, freed, held: live.range(..trim.ordinal).count() as u64 }
+    }
+
     pub(super) fn answer_later(&mut self, responder: Responder) {
-        let done = SpaceDone { trim: self.space.trim, freed: 0 };
+        let done = self.space_done(0);
         match self.space.notes.back().map(|note| note.frame) {
             Some(frame) => {
                 self.space.notes.push_back(Note {
@@ -57,7 +64,6 @@ impl ShardOwner {
             && let Some(note) = self.space.notes.pop_front()
         {
             progress = true;
-            self.release(note.victims);
             let (cursors, is_last) = (self.space.cursors(), self.space.notes.is_empty());
             self.shared.publish_space(|space| {
                 space.trim = space.trim.max(note.done.trim);
@@ -66,6 +72,8 @@ impl ShardOwner {
                     space.cursors = cursors;
                 }
             });
+            // A scan that finds an extent gone has to find that it was trimmed.
+            self.release(note.victims);
             if let Some(responder) = note.responder {
                 responder.answer(Reply::Space(Ok(note.done)));
             }

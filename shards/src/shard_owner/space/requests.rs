@@ -5,6 +5,7 @@ use crate::{
     format::control::{Control, Cursor, FreedExtent, LogPlace},
     ids::ExtentOrdinal,
     limits::{CURSOR_NAME_BYTES_MAX, CURSORS_MAX, FREED_PER_RECORD_MAX},
+    mutant::{self, Mutant},
     requests::{Reply, Responder},
 };
 
@@ -83,15 +84,19 @@ impl ShardOwner {
         }
         let slowest = self.space.cursors.values().map(|cursor| cursor.place).min();
         let mark = if respect_cursors { slowest.map_or(place, |slowest| slowest.min(place)) } else { place };
-        if mark <= self.space.trim {
+        // An earlier trim may have had to leave extents that can go now.
+        let mark = mark.max(self.space.trim);
+        let kept_from = self.kept_from(mark.ordinal);
+        let victims: Vec<_> =
+            self.space.live.range(..kept_from).filter_map(|(ordinal, _)| self.victim(*ordinal)).collect();
+        if victims.is_empty() && mark == self.space.trim {
             // Done before; it may still be on its way.
             self.answer_later(responder);
             return true;
         }
-        let victims: Vec<_> =
-            self.space.live.range(..mark.ordinal).filter_map(|(ordinal, _)| self.victim(*ordinal)).collect();
-        let may_free = victims.is_empty() || self.space.may_free_before(mark.ordinal);
-        let placed = if may_free { self.append_control(&Control::Trim(mark).encode()) } else { None };
+        let may_free = victims.is_empty() || self.space.may_free_before(kept_from);
+        let control = Control::Trim { place: mark, kept_from };
+        let placed = if may_free { self.append_control(&control.encode()) } else { None };
         let Some(placed) = placed else {
             self.put_back(SpaceAsk::Trim { place, respect_cursors }, responder);
             if !may_free {
@@ -102,6 +107,17 @@ impl ShardOwner {
         self.space.trim = mark;
         self.note(placed.frame, victims, Some(responder));
         true
+    }
+
+    /// The first extent that has to stay if nothing before the extent `mark` is wanted: what lies behind, or is being
+    /// written, may have parts in front of it.
+    fn kept_from(&self, mark: ExtentOrdinal) -> ExtentOrdinal {
+        let lists = self.space.live.range(mark..).filter_map(|(_, facts)| facts.lists_from);
+        let lists = lists.filter(|_| !mutant::is_active(Mutant::TrimIgnoresLists));
+        // Frames up to here are counted above.
+        let writers = self.shared.writers.oldest(self.next_frame);
+        let writers = writers.filter(|_| !mutant::is_active(Mutant::TrimIgnoresWriters));
+        lists.chain(writers).fold(mark, Ord::min)
     }
 
     /// True if something was appended at the place, or behind it.

@@ -4,10 +4,12 @@ use super::{View, check_record};
 use crate::{
     format::{
         checksum::StoreSeed,
+        control::LogPlace,
         frame::FrameHeader,
         manifest::{Manifest, ManifestOf},
         record::{RecordFlags, RecordKind, RecordView},
     },
+    geometry::Geometry,
     ids::{ExtentOrdinal, SlotIndex},
     manifest::{Found, ManifestWalk, WalkSetup, WalkStep},
     recovery::RecoveredShard,
@@ -38,6 +40,13 @@ impl ExtentSequence for Extents<'_> {
         let first = self.0.extents.first().map_or(0, |extent| extent.ordinal.0);
         first..self.0.extents.last().map_or(first, |extent| extent.ordinal.0 + 1)
     }
+}
+
+/// True if the log was trimmed to behind this byte of the store.
+fn is_trimmed(found: &RecoveredShard, geometry: &Geometry, byte: u64) -> bool {
+    let extent = geometry.extent_of_byte(byte);
+    let found_in = found.extents.iter().find(|it| it.index == extent);
+    found_in.is_some_and(|it| LogPlace { ordinal: it.ordinal, byte } < found.space.trim)
 }
 
 impl View<'_> {
@@ -83,10 +92,8 @@ impl View<'_> {
                 }
                 WalkStep::Fault(_) if is_hit => return Ok(None),
                 WalkStep::Fault(fault) => return Err(wrong(format!("{}: {}", fault.address, fault.fault))),
-                // It is older than its list, and may have been trimmed.
-                WalkStep::Reclaimed(_) if oracle.shards[usize::from(found.shard.0)].space.has_trims() => {
-                    return Ok(None);
-                }
+                // Nobody wants what has its root before the mark.
+                WalkStep::Reclaimed(_) if is_trimmed(found, &geometry, byte) => return Ok(None),
                 WalkStep::Reclaimed(address) => return Err(wrong(format!("{address} is gone"))),
                 WalkStep::End => break,
             }
