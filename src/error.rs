@@ -13,7 +13,6 @@ use corelog_shards::{
     ids::{CoreId, FrameNumber, ShardId},
     memory::MemoryError,
     open::OpenShardError,
-    opening::StoreFull,
     reads::ReadError,
     recovery::RecoveryError,
     shard_owner::SpaceRefusal,
@@ -136,9 +135,6 @@ pub enum OpenError {
     /// The log is damaged where it was durable.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
-    /// A shard has no room to go on. The term was not raised.
-    #[error(transparent)]
-    StoreFull(#[from] StoreFull),
     /// No memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),

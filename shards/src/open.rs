@@ -24,9 +24,6 @@ pub enum OpenShardError {
     /// No memory for its buffers.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// No extent is free for it.
-    #[error("no free extent for {0:?}: the store is full; it can be inspected, and copied into a larger one")]
-    StoreFull(ShardId),
     /// Its first extent header could not be written.
     #[error("writing the extent header of {extent:?} for {shard:?} ({device:?}) failed: {errno}")]
     Io {
@@ -114,7 +111,8 @@ pub struct RingOptions {
     pub placement: Placement,
 }
 
-/// Opens a shard. `position` is its place in the list of the core that runs it.
+/// Opens a shard. `position` is its place in the list of the core that runs it. A shard for which there is no room is
+/// parked: it takes appends once an extent is free.
 pub fn open_shard(
     device: &mut dyn Device,
     context: ShardContext,
@@ -124,13 +122,14 @@ pub fn open_shard(
     mut resume: ShardResume,
 ) -> Result<ShardOwner, OpenShardError> {
     let memory = Region::new(ring.buffer_bytes as usize * ring.buffers as usize, ring.placement)?;
-    let first_slot = match resume.first_slot(context.layout.geometry(), ring.buffer_bytes) {
-        Some(slot) => (slot, false),
+    let first = match resume.first_slot(context.layout.geometry(), ring.buffer_bytes) {
+        Some(slot) => Some((slot, false)),
         None => claim_first(device, &context, &mut resume)?,
     };
-    let (first_slot, is_reserve) = first_slot;
-    let extent = context.layout.geometry().extent_of(first_slot);
-    let current = resume.extents.iter().find(|other| other.extent == extent);
+    let first_slot = first.map(|(slot, _)| slot);
+    let extent = first_slot.map(|slot| context.layout.geometry().extent_of(slot));
+    let current = resume.extents.iter().find(|other| Some(other.extent) == extent);
+    let current = current.or(resume.extents.last());
     let ordinal = current.map_or(ExtentOrdinal(0), |current| current.ordinal);
     let owner = RingOwner::new(RingSetup {
         extents: Arc::clone(&context.extents),
@@ -151,26 +150,27 @@ pub fn open_shard(
         ordinal,
         link: resume.link,
         extents: resume.extents,
-        is_reserve,
+        is_reserve: first.is_some_and(|(_, is_reserve)| is_reserve),
         space: resume.space,
     };
     Ok(ShardOwner::new(context, LocalShard(position), owner, start))
 }
 
+/// The first slot of an extent that is claimed here, and whether it was one of the reserve. `None`: no extent is free.
 fn claim_first(
     device: &mut dyn Device,
     context: &ShardContext,
     resume: &mut ShardResume,
-) -> Result<(SlotIndex, bool), OpenShardError> {
+) -> Result<Option<(SlotIndex, bool)>, OpenShardError> {
     let ordinal = resume.next_ordinal();
     let claim = resume.claim.take().or_else(|| resume.claim(&context.extents, context.shard_count));
-    let claim = claim.ok_or(OpenShardError::StoreFull(resume.shard))?;
+    let Some(claim) = claim else { return Ok(None) };
     // Set aside when the store was opened, or claimed now; either way the last that there was for appends is gone.
     let is_reserve = context.extents.free_count() < context.extents.reserve();
     let header = claimed_header(context, resume.shard, claim, ordinal, resume.next_frame);
     write_header(device, context, resume.shard, &header)?;
     resume.extents.push(ShardExtent { ordinal, extent: claim.extent });
-    Ok((context.layout.geometry().first_frame_slot(claim.extent), is_reserve))
+    Ok(Some((context.layout.geometry().first_frame_slot(claim.extent), is_reserve)))
 }
 
 pub(crate) fn claimed_header(

@@ -71,27 +71,12 @@ pub struct Prepared {
     pub report: RecoveryReport,
 }
 
-/// A shard of the store has no room to go on, and no extent is free for it. The term was not raised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{shard:?} has no room for a buffer of {buffer_bytes} bytes behind its last frame and no extent is free: the store is full; open it with smaller buffers (`buffer-bytes`), or inspect it and copy it into a larger one"
-)]
-pub struct StoreFull {
-    /// The shard.
-    pub shard: ShardId,
-    /// Bytes of a buffer.
-    pub buffer_bytes: u64,
-}
-
 /// Why a store could not be prepared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrepareError<E> {
     /// Recovery found something that it must not pass over.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
-    /// A shard has no room to go on.
-    #[error(transparent)]
-    StoreFull(#[from] StoreFull),
     /// No memory to write from.
     #[error(transparent)]
     Memory(MemoryError),
@@ -142,7 +127,7 @@ pub fn prepare<D: StoreDevices>(
     extents.set_reserve(wanted.min(u64::from(extents.len()) / RESERVE_SHARE));
     let resumes =
         (0..shards).map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &extents));
-    let resumes = resumes.collect::<Result<_, StoreFull>>()?;
+    let resumes = resumes.collect();
     let superblock = next_superblock(superblock, &report, &how, shards);
     write_superblock(&superblock, devices)?;
     Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report })
@@ -264,21 +249,21 @@ fn resume(report: &RecoveryReport, shard: ShardId) -> ShardResume {
 }
 
 /// A shard that has no room to go on gets an extent set aside before any core runs: the cores that start first claim
-/// extents ahead, and would leave none for the shards of the cores that start last.
+/// extents ahead, and would leave none for the shards of the cores that start last. If none is free the shard is opened
+/// without room: a full store can be read, and trimmed.
 fn resume_with_room(
     report: &RecoveryReport,
     shard: ShardId,
     how: &HowToOpen,
     shards: u32,
     extents: &ExtentTable,
-) -> Result<ShardResume, StoreFull> {
+) -> ShardResume {
     let resume = resume(report, shard);
     if resume.first_slot(extents.geometry(), how.buffer_bytes).is_some() {
-        return Ok(resume);
+        return resume;
     }
-    let full = StoreFull { shard, buffer_bytes: how.buffer_bytes };
-    let claim = resume.claim(extents, shards).ok_or(full)?;
-    Ok(ShardResume { claim: Some(claim), ..resume })
+    let claim = resume.claim(extents, shards);
+    ShardResume { claim, ..resume }
 }
 
 /// Extents that a shard claimed behind a gap can never be part of its log; left as they are, a later claim of the same

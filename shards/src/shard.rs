@@ -324,7 +324,9 @@ impl Shard {
     /// Keeps from being trimmed what a writer will have written from now on.
     pub(crate) fn pin_writer(&self) -> WriterPin {
         let submitted = FrameNumber(self.submitted.load(Ordering::Acquire));
-        self.writers.pin(self.ring.current_ordinal(), submitted)
+        // A parked ring begins in the next extent, which may be among these already.
+        let last = ExtentOrdinal(self.ordinals().end.saturating_sub(1));
+        self.writers.pin(self.ring.current_ordinal().unwrap_or(last), submitted)
     }
 
     /// What was trimmed, as of a moment ago: nothing before it is wanted.

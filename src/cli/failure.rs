@@ -101,7 +101,6 @@ impl From<OpenError> for Failure {
             OpenError::Option(_) => Exit::Usage,
             OpenError::Device(error) => exit_of_device(error),
             OpenError::File(error) => exit_of_file(error),
-            OpenError::StoreFull(_) => Exit::Full,
             OpenError::Superblock { error, .. } => exit_of_superblock(error),
             OpenError::Recovery(error) => exit_of_recovery(error),
             _ => Exit::Failed,

@@ -154,7 +154,6 @@ impl From<PrepareError<FileError>> for OpenError {
     fn from(error: PrepareError<FileError>) -> Self {
         match error {
             PrepareError::Recovery(error) => error.into(),
-            PrepareError::StoreFull(error) => error.into(),
             PrepareError::Memory(error) => Self::Memory(error),
             PrepareError::Device(error) => Self::File(error),
         }

@@ -40,6 +40,8 @@ use std::sync::Arc;
 const SLOT_MASK: u64 = (1 << (64 - FrameTag::BITS)) - 1;
 /// A slot that no frame can have: the ring takes no more appends.
 const SLOT_CLOSED: u64 = SLOT_MASK;
+/// Another: the ring has no extent yet, and begins once one is offered.
+const SLOT_PARKED: u64 = SLOT_MASK - 1;
 const SPARE_NONE: u64 = u64::MAX;
 
 /// Where the ring stands: the frame that is being filled and its first slot.
@@ -62,6 +64,14 @@ impl Position {
 
     const fn is_closed(self) -> bool {
         self.base.0 == SLOT_CLOSED
+    }
+
+    const fn is_parked(self) -> bool {
+        self.base.0 == SLOT_PARKED
+    }
+
+    const fn is_nowhere(self) -> bool {
+        self.base.0 >= SLOT_PARKED
     }
 }
 
@@ -112,8 +122,9 @@ pub struct RingSetup {
     pub lingers: bool,
     /// The frame to fill first.
     pub first_frame: FrameNumber,
-    /// Its slot: a claimed extent with room for a whole buffer.
-    pub first_slot: SlotIndex,
+    /// Its slot: a claimed extent with room for a whole buffer. `None`: there is none, and the ring is parked until an
+    /// extent is offered.
+    pub first_slot: Option<SlotIndex>,
 }
 
 /// The ring of one shard.
@@ -154,7 +165,8 @@ impl Ring {
         } = setup;
         let geometry = *extents.geometry();
         assert!(buffers.is_power_of_two() && memory.len() as u64 == u64::from(buffers) * buffer_bytes);
-        assert!(geometry.slots_left(first_slot) * geometry.slot_bytes() >= buffer_bytes);
+        let has_room = |slot: SlotIndex| geometry.slots_left(slot) * geometry.slot_bytes() >= buffer_bytes;
+        assert!(first_slot.is_none_or(has_room));
         // Buffer i holds the first frame at or after `first_frame` whose number ends in i.
         let states = (0..u64::from(buffers))
             .map(|index| {
@@ -162,7 +174,8 @@ impl Ring {
                 CachePadded::new(AtomicState::new(FrameTag::of(first_frame.0 + ahead)))
             })
             .collect();
-        let start = Position { tag: FrameTag::of(first_frame.0), base: first_slot };
+        let base = first_slot.unwrap_or(SlotIndex(SLOT_PARKED));
+        let start = Position { tag: FrameTag::of(first_frame.0), base };
         Self {
             current: CachePadded::new(AtomicU64::new(start.to_bits())),
             spare: CachePadded::new(AtomicU64::new(SPARE_NONE)),
@@ -227,27 +240,25 @@ impl Ring {
         &self.geometry
     }
 
-    /// Where the ring stands. `None`: closed.
+    /// Where the ring stands. `None`: closed, or parked.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         // Acquire pairs with the release of `rotate`.
         let position = Position::from_bits(self.current.load(Ordering::Acquire));
-        (!position.is_closed()).then_some(position)
+        (!position.is_nowhere()).then_some(position)
     }
 
-    /// The ordinal of the extent that the ring stands in: what is reserved later lies there, or further on. Of a closed
-    /// ring the first, which is before anything.
-    pub(crate) fn current_ordinal(&self) -> ExtentOrdinal {
-        while let Some(position) = self.position() {
-            let ordinal = self.extents.ordinal(self.geometry.extent_of(position.base));
+    /// The ordinal of the extent that the ring stands in: what is reserved later lies there, or further on. `None`:
+    /// closed, or parked.
+    pub(crate) fn current_ordinal(&self) -> Option<ExtentOrdinal> {
+        loop {
+            let position = self.position()?;
+            let ordinal = self.extents.ordinal(self.geometry.extent_of(position.base))?;
             // While the ring stands in an extent nobody else can have claimed it.
-            if let Some(ordinal) = ordinal
-                && self.position() == Some(position)
-            {
-                return ordinal;
+            if self.position() == Some(position) {
+                return Some(ordinal);
             }
         }
-        ExtentOrdinal(0)
     }
 
     /// The ordinal of the extent of a record that was just written, and that nothing can have freed.
@@ -296,14 +307,19 @@ impl Ring {
     #[inline]
     pub fn reserve(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
         if self.is_restricted() {
-            return Err(self.why_restricted());
+            return Err(self.why_nowhere());
         }
         self.reserve_privileged(length)
     }
 
+    /// Why there is no room for a record where not even a buffer was looked at.
     #[cold]
-    fn why_restricted(&self) -> Refusal {
-        if self.position().is_none() { Refusal::Closed } else { Refusal::NoExtent }
+    fn why_nowhere(&self) -> Refusal {
+        if Position::from_bits(self.current.load(Ordering::Acquire)).is_closed() {
+            Refusal::Closed
+        } else {
+            Refusal::NoExtent
+        }
     }
 
     /// As [`Ring::reserve`], also where only control records and cleaning may write.
@@ -314,7 +330,7 @@ impl Ring {
         }
         let bytes = record_bytes(length as u64);
         loop {
-            let position = self.position().ok_or(Refusal::Closed)?;
+            let Some(position) = self.position() else { return Err(self.why_nowhere()) };
             match self.state(position.tag).reserve(position.tag, bytes, self.capacity()) {
                 Reserved::At { offset } => {
                     return Ok(Reservation::new(self, position, FRAME_HEADER_BYTES + offset, length));
@@ -419,7 +435,7 @@ impl Ring {
     /// nothing in frame 0.
     pub fn seal_accepted(&self) -> Option<FrameNumber> {
         let (position, frame) = self.standing();
-        let is_empty = if position.is_closed() {
+        let is_empty = if position.is_nowhere() {
             // What gets in behind this load was not accepted before the call.
             let last = self.state(position.tag).load();
             last.tag() == position.tag && last.offset() == 0

@@ -65,6 +65,11 @@ impl RingOwner {
         let slot = self.ring.geometry.first_frame_slot(claim.extent);
         // Release pairs with the acquire of `base_after`: the extent's generation is visible to rotators.
         self.ring.spare.store(slot.0, Ordering::Release);
+        let standing = Position::from_bits(self.ring.current.load(Ordering::Relaxed));
+        if standing.is_parked() {
+            // Nobody but the owner moves a parked ring. Release, as where it rotates.
+            self.ring.current.store(Position { base: slot, ..standing }.to_bits(), Ordering::Release);
+        }
     }
 
     /// True if no spare is there, or the ring has moved into it.
@@ -86,7 +91,11 @@ impl RingOwner {
     /// Takes no more appends, and gives the last frame. It is sealed, and may be empty.
     pub fn close(&mut self) -> FrameNumber {
         let ring = &self.ring;
-        while let Some(position) = ring.position() {
+        loop {
+            let position = Position::from_bits(ring.current.load(Ordering::Acquire));
+            if position.is_closed() {
+                break;
+            }
             if mutant::is_active(Mutant::CloseSealsFirst) {
                 let _sealed_now_or_before = ring.state(position.tag).seal(position.tag, true);
             }

@@ -96,7 +96,7 @@ impl Driver {
             bell: Arc::new(Bell::new(Arc::new(Nobody))),
             lingers: false,
             first_frame: FrameNumber(shape.first_frame),
-            first_slot: base,
+            first_slot: Some(base),
         });
         Self {
             owner,

@@ -119,6 +119,8 @@ pub struct ShardOwner {
     /// The frame to submit next and its first slot (known once the ring has moved on to it).
     next_frame: FrameNumber,
     next_base: Option<SlotIndex>,
+    /// The shard was opened without room: the ordinal of the extent that its first frame goes to.
+    parked_at: Option<ExtentOrdinal>,
     /// Base and used bytes of the frame before `next_frame`.
     last: (SlotIndex, u64),
     /// Where the log ends; `None`: at the end of its last extent, or it has none.
@@ -152,11 +154,11 @@ pub struct ShardStart {
     pub shard: ShardId,
     /// The first frame of this open.
     pub first_frame: FrameNumber,
-    /// Its slot.
-    pub first_slot: SlotIndex,
+    /// Its slot; `None`: there is no room, and the shard waits for an extent.
+    pub first_slot: Option<SlotIndex>,
     /// Where recovery found the end of the log; `None`: at the end of its last extent, or it has none.
     pub tail_slot: Option<SlotIndex>,
-    /// Ordinal of the extent that holds `first_slot`.
+    /// Ordinal of the extent that holds `first_slot`; without one, of the shard's last.
     pub ordinal: ExtentOrdinal,
     /// Checksum of the last recovered frame header; 0 if there is none.
     pub link: u32,
@@ -173,14 +175,17 @@ impl ShardOwner {
         let space = Space::new(start.space);
         let oldest = space.oldest().or(start.extents.first().map(|first| first.ordinal)).unwrap_or_default();
         ring.ring().restrict(start.is_reserve);
+        let next_ordinal = start.extents.last().map_or(ExtentOrdinal(0), |last| ExtentOrdinal(last.ordinal.0 + 1));
+        let parked_at = start.first_slot.is_none().then_some(next_ordinal);
+        let end = start.first_slot.unwrap_or_else(|| end_of(&context.layout, &start));
         let shared = Arc::new(Shard::new(
             start.shard,
             Arc::clone(ring.ring()),
             start.first_frame,
-            start.first_slot,
+            end,
             start.extents,
         ));
-        shared.is_starved.store(start.is_reserve, Ordering::Release);
+        shared.is_starved.store(start.is_reserve || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         let claim_from = context.extents.home(start.shard, context.shard_count);
         Self {
@@ -189,8 +194,9 @@ impl ShardOwner {
             shared,
             ring,
             next_frame: start.first_frame,
-            next_base: Some(start.first_slot),
-            last: (start.first_slot, 0),
+            next_base: start.first_slot,
+            parked_at,
+            last: (end, 0),
             tail_slot: start.tail_slot,
             last_ordinal: start.ordinal,
             oldest,
@@ -243,4 +249,11 @@ impl ShardOwner {
             || self.can_be_fed()
             || if self.held.is_empty() { is_ready } else { has_room }
     }
+}
+
+/// The slot behind the log of a shard that has no room for more.
+fn end_of(layout: &Layout, start: &ShardStart) -> SlotIndex {
+    let geometry = layout.geometry();
+    let behind_last = |last: &ShardExtent| geometry.header_slot(last.extent).offset_by(geometry.slots_per_extent());
+    start.tail_slot.or_else(|| start.extents.last().map(behind_last)).unwrap_or(SlotIndex(0))
 }

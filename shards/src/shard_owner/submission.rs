@@ -62,6 +62,11 @@ impl ShardOwner {
     /// The slot of `next_frame`: behind the last one, or at the start of the next extent in order. `None` while the
     /// ring has not moved on to it.
     pub(super) fn base_of_next(&mut self) -> Option<SlotIndex> {
+        if let Some(ordinal) = self.parked_at {
+            let extent = self.shared.extent_at(ordinal)?;
+            (self.parked_at, self.last_ordinal) = (None, ordinal);
+            self.next_base = Some(self.context.layout.geometry().first_frame_slot(extent));
+        }
         if self.next_base.is_none() && self.shared.ring().current_frame() >= self.next_frame {
             let (base, used) = self.last;
             let geometry = self.context.layout.geometry();

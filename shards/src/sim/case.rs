@@ -141,7 +141,7 @@ impl Case {
                         return Ok(());
                     }
                 }
-                Err(Ok(Closed::Named | Closed::Full)) => return Ok(()),
+                Err(Ok(Closed::Named)) => return Ok(()),
                 Err(Ok(Closed::Failed | Closed::Crashed)) => {
                     tries += 1;
                     if !self.crash(End::Crashed)? {

@@ -88,8 +88,6 @@ pub(super) enum Closed {
     Failed,
     /// Recovery named damage.
     Named,
-    /// The store is full.
-    Full,
 }
 
 /// Opens the store on the disks of the world. `Err(Err(_))` is a violation.
@@ -128,7 +126,6 @@ fn explain(world: &SharedWorld, error: PrepareError<Stopped>) -> Result<Closed, 
     match error {
         PrepareError::Device(Stopped::Crashed) => Ok(Closed::Crashed),
         PrepareError::Device(Stopped::Failed(_)) => Ok(Closed::Failed),
-        PrepareError::StoreFull(_) => Ok(Closed::Full),
         PrepareError::Recovery(RecoveryError::Unreadable { .. }) if world.faults.has(Fault::ReadError) => {
             Ok(Closed::Failed)
         }
@@ -149,7 +146,6 @@ fn build(
         parts.push(start(world, &prepared, options, core).map_err(|error| {
             let world = lock(world);
             match error {
-                OpenShardError::StoreFull(_) => Ok(Closed::Full),
                 OpenShardError::Broken(_) if world.is_crashed => Ok(Closed::Crashed),
                 OpenShardError::Io { .. } => Ok(Closed::Failed),
                 error => Err(format!("a core did not start: {error}")),

@@ -124,7 +124,9 @@ impl ShardOwner {
     pub(super) fn is_behind(&self, place: LogPlace) -> bool {
         let ring = self.shared.ring();
         let geometry = self.context.layout.geometry();
-        let Some(position) = ring.position() else { return true };
+        let Some(position) = ring.position() else {
+            return self.parked_at.is_none_or(|next| place.ordinal < next);
+        };
         let Some(current) = self.context.extents.ordinal(geometry.extent_of(position.base)) else {
             return false;
         };
