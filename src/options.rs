@@ -7,9 +7,9 @@ use corelog_shards::{
         BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CHECKPOINT_BYTES_DEFAULT,
         CHECKPOINT_BYTES_MAX, CHECKPOINT_BYTES_MIN, CORES_MAX, DEVICES_MAX, EXTENT_BYTES_DEFAULT,
         EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
-        MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
-        RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX,
-        SUPERBLOCK_AREA_BYTES,
+        MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, QUIET_MS_DEFAULT, QUIET_MS_MAX, QUIET_MS_MIN,
+        RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT,
+        SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -252,6 +252,10 @@ pub struct Options {
     /// Bytes of a shard's log between two checkpoints: a reopen reads the headers of what came since the last, and of
     /// one extent.
     pub checkpoint_bytes: u64,
+    /// A shard that has written, and to which nobody appends for so long, writes a checkpoint, and then nothing. `None`:
+    /// only by the bytes of its log.
+    #[serde(with = "microseconds")]
+    pub quiet: Option<Duration>,
     /// Discard freed extents on their devices (hole punch, block discard) before they are used again.
     pub discard: bool,
     /// Messages that a core's mailbox holds.
@@ -268,6 +272,10 @@ pub struct Options {
     /// How long a waiting call waits without progress before it reports that the shard is stalled.
     #[serde(with = "microseconds")]
     pub stall: Option<Duration>,
+    /// How long closing waits for the cores: for what they still write, and for reservations that are held. `None`: as
+    /// long as it takes.
+    #[serde(with = "microseconds")]
+    pub close_wait: Option<Duration>,
     /// Accept a file system that puts the page cache in between.
     pub allow_buffered: bool,
     /// Check the checksums of all records at open, not only of those that nothing proves durable.
@@ -288,6 +296,7 @@ impl Default for Options {
             order: FrameOrder::default(),
             linger: None,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
+            quiet: Some(Duration::from_millis(QUIET_MS_DEFAULT)),
             discard: false,
             mailbox: MAILBOX_MESSAGES_DEFAULT,
             io_depth: IO_DEPTH_DEFAULT,
@@ -295,6 +304,7 @@ impl Default for Options {
             append: AppendPath::default(),
             spin: None,
             stall: Some(Duration::from_secs(30)),
+            close_wait: Some(Duration::from_secs(60)),
             allow_buffered: false,
             verify_on_open: false,
             salvage: false,
@@ -335,6 +345,8 @@ impl Options {
         linger: Duration => Some(linger);
         /// Sets the bytes of a shard's log between two checkpoints.
         checkpoint_bytes: u64 => checkpoint_bytes;
+        /// Sets the time after which a quiet shard writes a checkpoint.
+        quiet: Duration => Some(quiet);
         /// Discards freed extents, or not.
         discard: bool => discard;
         /// Sets the mailbox size, in messages.
@@ -349,6 +361,8 @@ impl Options {
         spin: Duration => Some(spin);
         /// Sets the time after which a waiter reports a stall.
         stall: Duration => Some(stall);
+        /// Sets the time that closing waits for the cores.
+        close_wait: Duration => Some(close_wait);
         /// Accepts buffered file systems, or not.
         allow_buffered: bool => allow_buffered;
         /// Checks all records at open, or not.
@@ -373,6 +387,10 @@ impl Options {
         )?;
         power_of_two("buffers", u64::from(self.buffers))?;
         in_range("checkpoint-bytes", self.checkpoint_bytes, CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_MAX)?;
+        if let Some(quiet) = self.quiet {
+            let quiet = u64::try_from(quiet.as_micros()).unwrap_or(u64::MAX);
+            in_range("quiet", quiet, 1000 * QUIET_MS_MIN, 1000 * QUIET_MS_MAX)?;
+        }
         in_range("mailbox", u64::from(self.mailbox), 1, u64::from(MAILBOX_MESSAGES_MAX))?;
         in_range("io-depth", u64::from(self.io_depth), u64::from(IO_DEPTH_MIN), u64::from(IO_DEPTH_MAX))
     }

@@ -286,10 +286,14 @@ impl Core {
     /// How long the core may sleep before a timer of its own is due.
     pub fn timer(&mut self) -> Option<Duration> {
         let now = self.device.now();
-        let deadline = self.shards.iter_mut().filter_map(|shard| shard.linger_deadline(now)).min();
-        let linger = deadline.map(|deadline: Instant| deadline.since(now));
+        let of_shard = |shard: &mut ShardOwner| {
+            let (linger, quiet) = (shard.linger_deadline(now), shard.quiet_deadline(now));
+            linger.into_iter().chain(quiet).min()
+        };
+        let deadline = self.shards.iter_mut().filter_map(of_shard).min();
+        let deadline = deadline.map(|deadline: Instant| deadline.since(now));
         let retry = self.has_retries().then_some(self.retry_pause);
-        linger.into_iter().chain(retry).min()
+        deadline.into_iter().chain(retry).min()
     }
 
     /// True if something is tried again that may come about without a word to this core.

@@ -99,6 +99,14 @@ pub const CHECKPOINT_BYTES_DEFAULT: u64 = 64 << 20;
 pub const CHECKPOINT_BYTES_MIN: u64 = 64 << 10;
 /// Most bytes of a shard's log between two checkpoints.
 pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 40;
+/// How long a shard that has written is quiet before it writes a checkpoint when nothing is said, in milliseconds.
+pub const QUIET_MS_DEFAULT: u64 = 10_000;
+/// The shortest such time, in milliseconds.
+pub const QUIET_MS_MIN: u64 = 1;
+/// The longest such time, in milliseconds: a day.
+pub const QUIET_MS_MAX: u64 = 24 * 3600 * 1000;
+/// A shard that was opened with fewer frames behind its checkpoint leaves that as it is.
+pub const QUIET_FRAMES_MIN: u64 = 16;
 /// Named cursors of one shard.
 pub const CURSORS_MAX: usize = 256;
 /// Longest name of a cursor, in bytes of UTF-8.

@@ -131,6 +131,8 @@ mutants! {
     CursorLost,
     /// A trim is reported as done before its record is durable.
     TrimNotDurable,
+    /// A quiet shard takes its own checkpoint for something new.
+    QuietWritesAgain,
     /// Trimming frees extents that a batch or large record behind the mark has parts in.
     TrimIgnoresLists,
     /// Trimming frees extents that an open batch or large record has parts in.
@@ -158,7 +160,7 @@ impl Mutant {
             | Self::RoomCountedEarly => {
                 Some("it needs a thread that sleeps within a step: a test of `ways` or a loom model finds it")
             }
-            Self::WakePerRing | Self::LingerWhileBusy | Self::SpinWhileBusy => {
+            Self::WakePerRing | Self::LingerWhileBusy | Self::SpinWhileBusy | Self::QuietWritesAgain => {
                 Some("it costs time and breaks no promise: a test of `ways` or a loom model finds it")
             }
             _ => None,

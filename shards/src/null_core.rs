@@ -65,6 +65,7 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         sync: SyncMethod::default(),
         sync_failures: Arc::default(),
         checkpoint_bytes: crate::limits::CHECKPOINT_BYTES_DEFAULT,
+        quiet: None,
         discard: false,
         linger: None,
     };

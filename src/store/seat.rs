@@ -322,6 +322,7 @@ impl Seat {
             order: options.order,
             sync: options.sync,
             checkpoint_bytes: options.checkpoint_bytes,
+            quiet: options.quiet,
             discard: options.discard,
             linger: options.linger,
         };

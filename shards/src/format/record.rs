@@ -22,7 +22,8 @@ const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX == (1 << LENGTH_BITS) - 1);
 const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
 const KIND_MASK: u32 = (1 << KIND_BITS) - 1;
 
-const RECORD_HEADER: usize = RECORD_HEADER_BYTES as usize;
+const RECORD_HEADER: usize = 8;
+const _: () = assert!(RECORD_HEADER as u64 == RECORD_HEADER_BYTES);
 /// Where the checksum ends and the checksummed bytes begin.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -310,6 +311,8 @@ pub struct BodySummary {
     pub has_control: bool,
     /// The oldest extent that lists whose roots are among them lead to.
     pub lists_from: Option<ExtentOrdinal>,
+    /// One of them is more than a part of a checkpoint or an idle mark.
+    pub has_news: bool,
 }
 
 /// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
@@ -317,7 +320,7 @@ pub struct BodySummary {
 pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
     let mut rest = body;
     let (mut records, mut digest, mut has_control) = (0, RecordsDigest::new(), false);
-    let mut lists_from: Option<ExtentOrdinal> = None;
+    let (mut lists_from, mut has_news) = (None::<ExtentOrdinal>, false);
     while !rest.is_empty() {
         let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
         let header_bytes = *rest.first_chunk::<8>().ok_or(lost)?;
@@ -327,16 +330,21 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
         rest = behind;
         records += 1;
         match header.kind {
-            RecordKind::CONTROL => has_control = true,
+            RecordKind::CONTROL => {
+                has_control = true;
+                let control = record.get(RECORD_HEADER..).and_then(ControlKind::of);
+                has_news |= !matches!(control, Some(ControlKind::Checkpoint | ControlKind::IdleMark));
+            }
             RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST if header.flags == RecordFlags::NONE => {
                 let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);
                 lists_from = lists_from.into_iter().chain(from).min();
+                has_news = true;
             }
-            _ => {}
+            _ => has_news = true,
         }
         digest = digest.with(header_bytes);
     }
-    Ok(BodySummary { records, digest: digest.value(), has_control, lists_from })
+    Ok(BodySummary { records, digest: digest.value(), has_control, lists_from, has_news })
 }
 
 /// Checks and yields the records of a frame's body, each with its offset in the body. After an error it ends.

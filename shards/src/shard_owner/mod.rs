@@ -76,6 +76,8 @@ pub struct ShardContext {
     pub sync_failures: Arc<SyncFailures>,
     /// Bytes of the shard's log between two checkpoints.
     pub checkpoint_bytes: u64,
+    /// A shard that has written, and then does not for so long, writes a checkpoint. `None`: it does not.
+    pub quiet: Option<Duration>,
     /// Freed extents are discarded on their device.
     pub discard: bool,
     /// A part-filled frame is sealed this long after its owner first saw it. `None`: only when somebody waits.
@@ -172,19 +174,15 @@ pub struct ShardStart {
 
 impl ShardOwner {
     pub(crate) fn new(context: ShardContext, local: LocalShard, ring: RingOwner, start: ShardStart) -> Self {
-        let space = Space::new(start.space);
+        let space = Space::new(start.space.clone(), start.first_frame);
         let oldest = space.oldest().or(start.extents.first().map(|first| first.ordinal)).unwrap_or_default();
         ring.ring().restrict(start.is_reserve);
-        let next_ordinal = start.extents.last().map_or(ExtentOrdinal(0), |last| ExtentOrdinal(last.ordinal.0 + 1));
+        let next_ordinal =
+            start.extents.last().map_or(ExtentOrdinal(0), |last| ExtentOrdinal(last.ordinal.0 + 1));
         let parked_at = start.first_slot.is_none().then_some(next_ordinal);
         let end = start.first_slot.unwrap_or_else(|| end_of(&context.layout, &start));
-        let shared = Arc::new(Shard::new(
-            start.shard,
-            Arc::clone(ring.ring()),
-            start.first_frame,
-            end,
-            start.extents,
-        ));
+        let shared =
+            Arc::new(Shard::new(start.shard, Arc::clone(ring.ring()), start.first_frame, end, start.extents));
         shared.is_starved.store(start.is_reserve || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         let claim_from = context.extents.home(start.shard, context.shard_count);
@@ -226,6 +224,7 @@ impl ShardOwner {
             return false;
         }
         let mut progress = self.pass_on_held(device);
+        progress |= self.pump_quiet(device);
         progress |= self.pump_space();
         progress |= self.pump_discards(device);
         progress |= self.prepare_extent(device);
@@ -244,7 +243,9 @@ impl ShardOwner {
         }
         let next = self.ring.state(self.next_frame);
         // The empty last frame of a closed ring stays taken and is never written.
-        let is_ready = self.may_submit() && next.is_handed_over() && !next.is_flushing();
+        // A ring that was closed while it was parked has nowhere to take its empty last frame to.
+        let has_place = self.parked_at.is_none_or(|ordinal| self.shared.extent_at(ordinal).is_some());
+        let is_ready = has_place && self.may_submit() && next.is_handed_over() && !next.is_flushing();
         self.wants_seal(is_syncing)
             || self.can_be_fed()
             || if self.held.is_empty() { is_ready } else { has_room }
@@ -254,6 +255,7 @@ impl ShardOwner {
 /// The slot behind the log of a shard that has no room for more.
 fn end_of(layout: &Layout, start: &ShardStart) -> SlotIndex {
     let geometry = layout.geometry();
-    let behind_last = |last: &ShardExtent| geometry.header_slot(last.extent).offset_by(geometry.slots_per_extent());
+    let behind_last =
+        |last: &ShardExtent| geometry.header_slot(last.extent).offset_by(geometry.slots_per_extent());
     start.tail_slot.or_else(|| start.extents.last().map(behind_last)).unwrap_or(SlotIndex(0))
 }

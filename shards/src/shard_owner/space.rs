@@ -7,8 +7,10 @@
 
 mod checkpoints;
 mod freeing;
+mod quiet;
 mod requests;
 
+use self::quiet::Quiet;
 use super::ShardOwner;
 use crate::{
     address::Address,
@@ -137,6 +139,10 @@ struct Writing {
     parts: VecDeque<Vec<u8>>,
     /// The frame of the last part that is.
     last: FrameNumber,
+    /// Nobody may append behind it, so that it needs a frame of its own to state it.
+    wants_mark: bool,
+    /// What [`Quiet::checkpoint_failed`] takes.
+    had_news: bool,
 }
 
 /// What follows once a frame is durable.
@@ -172,10 +178,13 @@ pub(super) struct Space {
     /// Freed extents that are to be discarded before somebody claims them, and the one that is being.
     discards: VecDeque<ExtentIndex>,
     discarding: Option<ExtentIndex>,
+    pub(super) quiet: Quiet,
 }
 
 impl Space {
-    pub(super) fn new(start: SpaceStart) -> Self {
+    /// `next`: the number of the first frame of this open.
+    pub(super) fn new(start: SpaceStart, next: FrameNumber) -> Self {
+        let covered = start.checkpoint.map_or(0, |checkpoint| checkpoint.frame.0);
         Self {
             live: start.extents.into_iter().map(|facts| (facts.ordinal, facts)).collect(),
             trim: start.trim,
@@ -191,6 +200,7 @@ impl Space {
             released: 0,
             discards: VecDeque::new(),
             discarding: None,
+            quiet: Quiet::new(next.0.saturating_sub(covered)),
         }
     }
 
@@ -276,7 +286,7 @@ impl ShardOwner {
         let has_failed = failure.is_some();
         let why = failure.map_or(SpaceRefusal::Closed, |failure| SpaceRefusal::Failed(Box::new(failure)));
         self.refuse_all(&why);
-        self.space.writing = None;
+        self.give_up_checkpoint();
         if has_failed {
             let notes = std::mem::take(&mut self.space.notes);
             let refused = notes.into_iter().filter_map(|note| note.responder);
@@ -302,8 +312,10 @@ impl ShardOwner {
         progress |= self.end_checkpoint();
         if std::mem::take(&mut self.space.is_stuck) {
             self.refuse_all(&SpaceRefusal::StoreFull);
-            // What is in the log of it is no checkpoint.
-            self.space.writing = self.space.writing.take().filter(|writing| writing.parts.is_empty());
+            if self.space.writing.as_ref().is_some_and(|writing| !writing.parts.is_empty()) {
+                // What is in the log of it is no checkpoint.
+                self.give_up_checkpoint();
+            }
             progress = true;
         }
         if self.is_closing {
@@ -312,9 +324,10 @@ impl ShardOwner {
         let interval = self.context.checkpoint_bytes;
         let is_full = self.shared.is_starved.load(Ordering::Acquire);
         if self.space.writing.is_none() && self.space.since >= interval && !is_full {
-            self.begin_checkpoint();
+            self.begin_checkpoint(false);
         }
         progress |= self.place_parts();
+        progress |= self.place_mark();
         // A checkpoint is one thing: nothing comes between its parts.
         while self.space.writing.as_ref().is_none_or(|writing| writing.parts.is_empty())
             && self.take_request()

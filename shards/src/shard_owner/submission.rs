@@ -33,9 +33,10 @@ impl ShardOwner {
             return false;
         }
         let slots = self.context.layout.geometry().slots_for(sealed.used_bytes);
-        let Some((slice, header)) = self.finish_frame(&sealed, base) else { return false };
+        let Some((slice, header, has_news)) = self.finish_frame(&sealed, base) else { return false };
         self.count_submission(&sealed, slots);
         self.note_frame(&header);
+        self.space.quiet.note_frame(&header, has_news, self.space.checkpoint.as_ref());
         self.flights.push_back(Flight {
             frame: sealed.number,
             base,
@@ -91,7 +92,7 @@ impl ShardOwner {
         &mut self,
         sealed: &SealedFrame,
         base: SlotIndex,
-    ) -> Option<(RegionSlice, FrameHeader)> {
+    ) -> Option<(RegionSlice, FrameHeader, bool)> {
         let extent = self.context.layout.geometry().extent_of(base);
         let mut header = FrameHeader {
             store: self.context.store,
@@ -112,7 +113,7 @@ impl ShardOwner {
             unix_ns: unix_ns(),
         };
         let used = sealed.used_bytes as usize;
-        let mut link = None;
+        let (mut link, mut has_news) = (None, false);
         let slice = self.ring.freeze(sealed, |bytes| {
             if !mutant::is_active(Mutant::PaddingNotCleared) {
                 bytes[used..].fill(0);
@@ -121,6 +122,7 @@ impl ShardOwner {
                 (header.records, header.records_digest) = (summary.records, summary.digest);
                 header.has_control = summary.has_control;
                 header.lists_from = summary.lists_from;
+                has_news = summary.has_news;
                 link = Some(header.encode(bytes));
             }
         });
@@ -131,7 +133,7 @@ impl ShardOwner {
         };
         self.link = link;
         self.shared.counters().records.fetch_add(u64::from(header.records), Ordering::Relaxed);
-        Some((slice, header))
+        Some((slice, header, has_news))
     }
 
     pub(super) fn count_submission(&self, sealed: &SealedFrame, slots: u64) {

@@ -35,6 +35,7 @@ pub(super) struct Options {
     sync: SyncMethod,
     linger: Option<Duration>,
     checkpoint_bytes: u64,
+    quiet: Option<Duration>,
     discard: bool,
     depth: usize,
     mailbox: usize,
@@ -54,6 +55,7 @@ impl Options {
             sync: random.pick(&[SyncMethod::Fdatasync, SyncMethod::Fdatasync, SyncMethod::Dsync]),
             linger: random.pick(&[None, None, Some(Duration::from_micros(200))]),
             checkpoint_bytes: CHECKPOINT_BYTES_MIN << random.pick(&[0, 1, 3, 6]),
+            quiet: random.pick(&[None, Some(Duration::from_micros(100)), Some(Duration::from_millis(3))]),
             discard: random.one_in(3),
             depth: random.pick(&[2, IO_DEPTH_MIN as usize, 64]),
             mailbox: random.pick(&[2, 64]),
@@ -191,6 +193,7 @@ fn start(
         order: options.order,
         sync: options.sync,
         checkpoint_bytes: options.checkpoint_bytes,
+        quiet: options.quiet,
         discard: options.discard,
         linger: options.linger,
     };

@@ -45,7 +45,9 @@ impl SpaceHistory {
             return Err(format!("S1: {shard:?} was trimmed up to {:?}, and is to {trim:?}", self.promised));
         }
         if trim > asked {
-            return Err(format!("S1: {shard:?} is trimmed up to {trim:?}, and nobody asked for more than {asked:?}"));
+            return Err(format!(
+                "S1: {shard:?} is trimmed up to {trim:?}, and nobody asked for more than {asked:?}"
+            ));
         }
         if let Some(back) = found.extents.iter().find(|extent| extent.ordinal < self.gone) {
             return Err(format!("S1: {shard:?} holds {back:?} again, which was trimmed"));

@@ -8,6 +8,7 @@ mod ending;
 #[cfg(shuttle)]
 mod many_threads;
 mod placing;
+mod space;
 mod waiting;
 
 use crate::{
@@ -48,13 +49,14 @@ const TURNS_MAX: u32 = 1_000;
 struct Options {
     order: FrameOrder,
     linger: Option<Duration>,
+    quiet: Option<Duration>,
     depth: u32,
     mailbox: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { order: FrameOrder::TailLocalised, linger: None, depth: 64, mailbox: 16 }
+        Self { order: FrameOrder::TailLocalised, linger: None, quiet: None, depth: 64, mailbox: 16 }
     }
 }
 
@@ -103,6 +105,7 @@ impl World {
             order: options.order,
             sync: SyncMethod::Fdatasync,
             checkpoint_bytes: crate::limits::CHECKPOINT_BYTES_DEFAULT,
+            quiet: options.quiet,
             discard: false,
             linger: options.linger,
             sync_failures: Arc::default(),

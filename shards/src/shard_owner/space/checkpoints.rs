@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl ShardOwner {
-    pub(super) fn begin_checkpoint(&mut self) {
+    /// `wants_mark`: nobody may append behind it.
+    pub(super) fn begin_checkpoint(&mut self, wants_mark: bool) {
         let forgets = usize::from(mutant::is_active(Mutant::CheckpointForgetsExtent));
         let live = self.space.live.values().skip(forgets);
         let dead = |extent: ExtentIndex| self.context.extents.dead_bytes(extent);
@@ -24,7 +25,9 @@ impl ShardOwner {
         };
         let most = self.shared.ring().payload_bytes_max() as usize;
         let parts = whole.split(most).into_iter().map(|part| Control::Checkpoint(part).encode()).collect();
-        self.space.writing = Some(Writing { covers: whole.covers, start: None, parts, last: whole.covers });
+        let had_news = self.space.quiet.checkpoint_begins();
+        let (covers, last) = (whole.covers, whole.covers);
+        self.space.writing = Some(Writing { covers, start: None, parts, last, wants_mark, had_news });
         self.space.since = 0;
     }
 
@@ -47,10 +50,17 @@ impl ShardOwner {
         progress
     }
 
+    /// What is in the log of it is no checkpoint.
+    pub(super) fn give_up_checkpoint(&mut self) {
+        if let Some(writing) = self.space.writing.take() {
+            self.space.quiet.checkpoint_failed(writing.had_news);
+        }
+    }
+
     pub(super) fn end_checkpoint(&mut self) -> bool {
         let durable = self.shared.durable.reached();
         let is_durable = |writing: &mut Writing| writing.parts.is_empty() && writing.last < durable;
-        let Some(Writing { covers, start: Some((base, ordinal)), .. }) =
+        let Some(Writing { covers, start: Some((base, ordinal)), wants_mark, .. }) =
             self.space.writing.take_if(is_durable)
         else {
             return false;
@@ -59,6 +69,7 @@ impl ShardOwner {
         let generation = self.context.extents.generation(geometry.extent_of(base));
         let address = Address::new(geometry, geometry.byte_of(base), generation, 0);
         self.space.checkpoint = Some(CheckpointPlace { address, ordinal, frame: covers });
+        self.space.quiet.checkpoint_ends(wants_mark);
         self.shared.publish_space(|space| space.checkpoint = Some(covers));
         let done = self.space_done(0);
         self.space.waiting.drain(..).for_each(|waiting| waiting.answer(Reply::Space(Ok(done))));

@@ -32,12 +32,24 @@ impl ShardOwner {
     /// Begins a checkpoint for what cannot go on without a newer one; if one is under way that is waited for.
     pub(super) fn need_checkpoint(&mut self) {
         if self.space.writing.is_none() {
-            self.begin_checkpoint();
+            self.begin_checkpoint(true);
             self.place_parts();
         }
     }
 
+    /// False if the store is full and little of the reserve is left: that is kept for what frees extents.
+    fn has_room_for_notes(&self) -> bool {
+        let ring = self.shared.ring();
+        let geometry = self.context.layout.geometry();
+        let left = ring.position().map_or(u64::MAX, |position| geometry.slots_left(position.base));
+        !ring.is_restricted() || left >= geometry.slots_per_extent() / 2
+    }
+
     pub(super) fn take_checkpoint(&mut self, responder: Responder) -> bool {
+        if !self.has_room_for_notes() {
+            responder.answer(Reply::Space(Err(SpaceRefusal::StoreFull)));
+            return true;
+        }
         if self.space.writing.is_some() {
             // It does not cover what came since: another one follows.
             return self.put_back(SpaceAsk::Checkpoint, responder);
@@ -94,6 +106,10 @@ impl ShardOwner {
             self.answer_later(responder);
             return true;
         }
+        if victims.is_empty() && !self.has_room_for_notes() {
+            responder.answer(Reply::Space(Err(SpaceRefusal::StoreFull)));
+            return true;
+        }
         let may_free = victims.is_empty() || self.space.may_free_before(kept_from);
         let control = Control::Trim { place: mark, kept_from };
         let placed = if may_free { self.append_control(&control.encode()) } else { None };
@@ -142,6 +158,8 @@ impl ShardOwner {
             Some(SpaceRefusal::TooManyCursors)
         } else if !self.is_behind(cursor.place) {
             Some(SpaceRefusal::Ahead)
+        } else if !self.has_room_for_notes() {
+            Some(SpaceRefusal::StoreFull)
         } else {
             None
         };
@@ -158,8 +176,10 @@ impl ShardOwner {
     }
 
     pub(super) fn take_removal(&mut self, name: String, responder: Responder) -> bool {
-        if !self.space.cursors.contains_key(&name) {
-            responder.answer(Reply::Space(Err(SpaceRefusal::NoSuchCursor)));
+        let is_known = self.space.cursors.contains_key(&name);
+        if !is_known || !self.has_room_for_notes() {
+            let refusal = if is_known { SpaceRefusal::StoreFull } else { SpaceRefusal::NoSuchCursor };
+            responder.answer(Reply::Space(Err(refusal)));
             return true;
         }
         let Some(placed) = self.append_control(&Control::CursorRemoved(name.clone()).encode()) else {
