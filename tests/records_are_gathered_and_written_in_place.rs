@@ -2,7 +2,7 @@
 //! is read and scanned as such, and holds up the closing of the store until it is done.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use corelog::{AppendError, AppendPath, Durability, FormatOptions, Options, Route, Store};
+use corelog::{AppendError, AppendPath, CloseError, Durability, FormatOptions, Options, Route, Store};
 use std::{io::IoSlice, panic::AssertUnwindSafe, time::Duration};
 
 fn open(folder: &tempfile::TempDir, options: &Options) -> Store {
@@ -96,5 +96,30 @@ fn closing_waits_for_a_reservation() {
     closing.join().unwrap().unwrap();
     drop(store);
     let store = open(&folder, &Options::default().cores(1));
+    assert_eq!(store.read(address).unwrap(), "late");
+}
+
+/// Closing gave its devices back when it gave up, and the core that closed later had none to write the superblock to.
+#[test]
+fn closing_gives_up_on_a_reservation_and_the_store_closes_once_it_is_done() {
+    let folder = folder();
+    let limit = Duration::from_millis(30);
+    let store = open(&folder, &Options::default().cores(2).close_wait(limit));
+    let before = store.append(b"before").unwrap().address();
+    let mut reservation = store.reserve(Route::Local, 4).unwrap();
+    for _ in 0..2 {
+        let stalled = store.close().unwrap_err();
+        assert!(matches!(stalled, CloseError::Stalled { waited } if waited == limit), "{stalled}");
+    }
+    let refused = store.append(b"after").unwrap_err();
+    assert!(matches!(refused, AppendError::Closed), "{refused}");
+    reservation.payload_mut().copy_from_slice(b"late");
+    let address = reservation.commit().address();
+    let closed = (0..1000).find_map(|_| store.close().ok());
+    assert!(closed.is_some(), "it does not close");
+    drop(store);
+    let store = open(&folder, &Options::default().cores(2));
+    assert!(store.recovery().shards.iter().all(|shard| shard.tail.kind == corelog::TailKind::Clean));
+    assert_eq!(store.read(before).unwrap(), "before");
     assert_eq!(store.read(address).unwrap(), "late");
 }

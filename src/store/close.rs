@@ -15,9 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long closing waits for cores that somebody else drives.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(60);
-
 /// The ends of a store's shards, as their cores close.
 #[derive(Debug, Default)]
 pub(super) struct Tails {
@@ -83,19 +80,20 @@ impl Assembly {
         })
     }
 
-    fn wait_closed(&self, limit: Duration) -> Result<(), CloseError> {
-        let deadline = Instant::now() + limit;
+    fn wait_closed(&self, limit: Option<Duration>) -> Result<(), CloseError> {
+        let start = Instant::now();
         let mut tails = self.tails();
         loop {
             if let Some(outcome) = self.outcome(&mut tails) {
                 return outcome;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(CloseError::Stalled { waited: limit });
-            }
-            let waited = self.all_closed.wait_timeout(tails, left);
-            tails = waited.unwrap_or_else(PoisonError::into_inner).0;
+            tails = match limit.map(|limit| (limit, limit.saturating_sub(start.elapsed()))) {
+                Some((limit, Duration::ZERO)) => return Err(CloseError::Stalled { waited: limit }),
+                Some((_, left)) => {
+                    self.all_closed.wait_timeout(tails, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.all_closed.wait(tails).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
@@ -132,16 +130,21 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), CloseError> {
     if let Some(core) = super::local::driven_core(inner.assembly.key()) {
         return Err(CloseError::OnCoreThread { core });
     }
-    let closed = inner.assembly.wait_closed(CLOSE_WAIT_MAX);
-    let ended = inner.hosting.join(CLOSE_WAIT_MAX);
+    let limit = inner.assembly.options.close_wait;
+    let closed = inner.assembly.wait_closed(limit);
+    if let Err(CloseError::Stalled { .. }) = closed {
+        // Its cores go on, and the last one writes to the devices yet.
+        return closed;
+    }
+    let ended = inner.hosting.join(limit);
     inner.assembly.let_go_of_devices();
     if let Some(failure) = first_failure(inner) {
         return Err(CloseError::Failed(failure));
     }
-    if !ended {
-        return Err(CloseError::Stalled { waited: CLOSE_WAIT_MAX });
+    match limit {
+        Some(waited) if !ended => Err(CloseError::Stalled { waited }),
+        _ => closed,
     }
-    closed
 }
 
 /// As [`close`], for a task, also for one on the thread of a core.
@@ -181,7 +184,7 @@ impl Drop for Inner {
             // itself. The cores close all the same.
             return;
         }
-        if !self.hosting.join(CLOSE_WAIT_MAX) {
+        if !self.hosting.join(self.assembly.options.close_wait) {
             tracing::error!("the cores did not end in time; what they accepted may be lost");
         }
         if let Some(Err(error)) = self.assembly.tails().outcome.take() {

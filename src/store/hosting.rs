@@ -22,13 +22,14 @@ impl Hosting {
 
     /// Waits for the threads to end, for at most `limit`. True: they have. A panic of one was contained and reported
     /// to those whom it concerned.
-    pub(super) fn join(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
+    pub(super) fn join(&self, limit: Option<Duration>) -> bool {
+        let start = Instant::now();
+        let may_wait = || limit.is_none_or(|limit| start.elapsed() < limit);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let mut all_ended = true;
         for thread in threads {
             // A thread has no timed join; one that does not end is left behind with what it holds.
-            while !thread.is_finished() && Instant::now() < deadline {
+            while !thread.is_finished() && may_wait() {
                 std::thread::sleep(JOIN_PAUSE);
             }
             if !thread.is_finished() {
