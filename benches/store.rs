@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use corelog::{Address, AppendPath, Durability, FormatOptions, Options, Route, ShardId, Store};
-use corelog_shards::limits::{CHECKPOINT_BYTES_MAX, SUPERBLOCK_AREA_BYTES};
+use corelog_shards::limits::{CHECKPOINT_BYTES_MAX, QUIET_MS_MAX, QUIET_MS_MIN, SUPERBLOCK_AREA_BYTES};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{
     fs::File,
@@ -254,32 +254,69 @@ fn recovery(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// How the log of a store that is opened again ends.
+#[derive(Clone, Copy, PartialEq)]
+enum Ending {
+    /// Without a checkpoint anywhere.
+    Unmarked,
+    /// With a checkpoint, and a 64th of a full store behind it.
+    Checkpoint,
+    /// As that of a shard that went quiet.
+    Quiet,
+}
+
+/// Quiet at once.
+const SHORT: Duration = Duration::from_millis(QUIET_MS_MIN);
+
+/// Waits until the first shard has written what a quiet one writes.
+fn rest(store: &Store) {
+    let frames = || store.shards()[0].watermarks().durable;
+    let mut before = frames();
+    loop {
+        std::thread::sleep(100 * SHORT);
+        let now = std::mem::replace(&mut before, frames());
+        if now == before && store.space(ShardId(0)).is_some_and(|space| space.checkpoint.is_some()) {
+            return;
+        }
+    }
+}
+
 /// Opening a store that was not closed, by the length of its log: what came since the last checkpoint counts, and not
 /// what is before it.
 fn recovery_by_checkpoint(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("open by length of log");
     let since = full_bytes() / 64;
     for length in [full_bytes() / 4, full_bytes() / 2, full_bytes()] {
-        for has_checkpoint in [false, true] {
+        for ending in [Ending::Unmarked, Ending::Checkpoint, Ending::Quiet] {
             let ground = Ground::new();
-            let options = Options::default().cores(1).checkpoint_bytes(CHECKPOINT_BYTES_MAX);
-            let store = Store::open(&ground.path, &options).unwrap();
+            let long = Duration::from_millis(QUIET_MS_MAX);
+            let options = Options::default().cores(1).checkpoint_bytes(CHECKPOINT_BYTES_MAX).quiet(long);
+            let filling =
+                if ending == Ending::Quiet { options.clone().quiet(SHORT) } else { options.clone() };
+            let store = Store::open(&ground.path, &filling).unwrap();
             let before = fill(&store, length - since);
-            if has_checkpoint {
+            if ending == Ending::Checkpoint {
                 store.checkpoint().unwrap();
             }
             let records = before + fill(&store, since);
+            if ending == Ending::Quiet {
+                rest(&store);
+            }
             let superblocks = ground.superblocks();
             store.close().unwrap();
             drop(store);
-            let what = if has_checkpoint { "checkpoint near the end, MiB" } else { "no checkpoint, MiB" };
+            let what = match ending {
+                Ending::Unmarked => "no checkpoint, MiB",
+                Ending::Checkpoint => "checkpoint near the end, MiB",
+                Ending::Quiet => "gone quiet, MiB",
+            };
             group.bench_function(BenchmarkId::new(what, length >> 20), |bencher| {
                 bencher.iter_custom(|opens| {
                     let open = |_| {
                         ground.put_back(&superblocks);
                         let store = Store::open(&ground.path, &options).unwrap();
                         let recovery = store.recovery();
-                        assert_eq!(recovery.shards[0].began_at.is_some(), has_checkpoint);
+                        assert_eq!(recovery.shards[0].began_at.is_some(), ending != Ending::Unmarked);
                         assert!(recovery.shards[0].records >= records);
                         let seconds = recovery.seconds;
                         store.close().unwrap();
