@@ -46,7 +46,9 @@ impl From<Position> for TrimTo {
 
 impl Store {
     /// Frees the extents of `shard` that lie wholly before a place. The extent of the place itself stays, with what is
-    /// before the place in it, so that trimming twice changes nothing.
+    /// before the place in it, so that trimming twice changes nothing. So do extents that a batch or large record has
+    /// parts in whose root lies behind the place, or that is still being written; [`SpaceDone::held`] counts them, and
+    /// trimming again, once those are gone too, frees them.
     ///
     /// The answer comes when the freeing is durable: the extents are free then (and discarded, if the options ask for
     /// it), and no crash brings them back. A read of an address in them is `Reclaimed`. It works in a full store as
@@ -119,6 +121,9 @@ impl Store {
     }
 
     fn place_of(&self, shard: ShardId, address: Address) -> Result<LogPlace, SpaceError> {
+        if self.shard(shard).is_none() {
+            return Err(SpaceError::NoSuchShard { shard });
+        }
         let found = self.directory().owner_of(address).map_err(SpaceError::Place)?;
         if found != shard {
             return Err(SpaceError::OtherShard { shard, found });

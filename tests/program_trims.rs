@@ -44,8 +44,7 @@ fn it_says_what_it_freed() {
 fn it_refuses_by_exit_codes() {
     let folder = folder();
     let (path, addresses) = store(folder.path());
-    run(&path, &format!("trim @ --shard 7 --before {}", addresses[0][9]))
-        .refused(NO_RECORD, &["not of shard 7"]);
+    run(&path, &format!("trim @ --shard 7 --before {}", addresses[0][9])).refused(USAGE, &["no shard 7"]);
     run(&path, &format!("trim @ --shard 1 --before {}", addresses[0][9]))
         .refused(NO_RECORD, &["one of shard 0", "not of shard 1"]);
     assert_eq!(run(&path, "trim @ --shard 0").code, Some(USAGE));
