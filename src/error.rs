@@ -4,15 +4,18 @@ use crate::options::OptionError;
 use bytes::Bytes;
 use corelog_shards::{
     device::{
+        Errno,
         file::{CreateError, FileError, OpenError as DeviceOpenError},
         threads::PoolUnavailable,
         uring::RingUnavailable,
     },
     failure::ShardFailure,
     format::superblock::{ReadOnlyFeature, SuperblockChoiceError},
+    growth::GrowthRefusal,
     ids::{CoreId, FrameNumber, ShardId},
     memory::MemoryError,
     open::OpenShardError,
+    opening::WriteSuperblockError,
     reads::ReadError,
     recovery::RecoveryError,
     shard_owner::SpaceRefusal,
@@ -98,6 +101,76 @@ pub enum SpaceError {
         /// How long was waited.
         waited: Duration,
     },
+}
+
+/// Why a store did not grow. It has the size that it had; a file that was made larger stays so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrowError {
+    /// The store cannot be so large, or the device is too small, or there is no such device.
+    #[error(transparent)]
+    Refused(#[from] GrowthRefusal),
+    /// The device could not be made ready: it is in use, or there is no space, or something is there.
+    #[error(transparent)]
+    Device(#[from] CreateError),
+    /// The slot is smaller than the device can address.
+    #[error("{}: it writes blocks of {alignment} bytes; a store with slots of {slot_bytes} cannot live on it", path.display())]
+    Alignment {
+        /// The device.
+        path: PathBuf,
+        /// Its block.
+        alignment: u64,
+        /// Slot of the store.
+        slot_bytes: u64,
+    },
+    /// The superblock could not be written or synced. What the next open finds is the old size, or the new one: give it
+    /// the further device, if there is one.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No memory to write from.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A core cannot use the device.
+    #[error("{core:?} cannot use the device: {errno}")]
+    Core {
+        /// The core.
+        core: CoreId,
+        /// Why.
+        errno: Errno,
+    },
+    /// A core did not take the device in time; try again.
+    #[error("{core:?} did not answer in time; try again")]
+    Busy {
+        /// The core.
+        core: CoreId,
+    },
+    /// Waiting on a thread that drives a core would stop that core.
+    #[error("this thread drives {core:?}, and growing waits for the cores; call it on another one")]
+    OnCoreThread {
+        /// The core.
+        core: CoreId,
+    },
+    /// The store was closed, or this is a child of the process that has it open.
+    #[error("the store is closed")]
+    Closed,
+    /// The host gave no random bytes for the device's name.
+    #[error("the host gave no random bytes: {0}")]
+    Random(std::io::Error),
+}
+
+impl From<DeviceOpenError> for GrowError {
+    fn from(error: DeviceOpenError) -> Self {
+        Self::Device(error.into())
+    }
+}
+
+impl From<WriteSuperblockError<FileError>> for GrowError {
+    fn from(error: WriteSuperblockError<FileError>) -> Self {
+        match error {
+            WriteSuperblockError::Device(error) => Self::File(error),
+            WriteSuperblockError::Memory(error) => Self::Memory(error),
+        }
+    }
 }
 
 /// A store that could not be opened. Nothing was changed on it, except where a variant says so.
@@ -366,6 +439,7 @@ const _: () = {
     const fn travels<T: Send + Sync + 'static>() {}
     travels::<FormatError>();
     travels::<OpenError>();
+    travels::<GrowError>();
     travels::<Refused>();
     travels::<WaitError>();
     travels::<CloseError>();

@@ -40,7 +40,8 @@ pub use corelog_shards::{
     device::Counters as DeviceCounters,
     failure::ShardFailure,
     format::control::{Cursor, LogPlace},
-    ids::{CoreId, FrameNumber, ShardId, SlotIndex, StoreId, Term},
+    growth::GrowthRefusal,
+    ids::{CoreId, DeviceIndex, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits,
     reads::ReadError,
     recovery::{RecoveredShard, RecoveryError, RecoveryReport, TailKind},
@@ -51,7 +52,8 @@ pub use corelog_shards::{
 };
 pub use corelog_tuning::probe::Warning;
 pub use error::{
-    AppendError, CloseError, FormatError, GeometryProblem, OpenError, Refused, SpaceError, WaitError,
+    AppendError, CloseError, FormatError, GeometryProblem, GrowError, OpenError, Refused, SpaceError,
+    WaitError,
 };
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use large::{LargeReadError, LargeReader};
@@ -64,7 +66,7 @@ pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
 pub use scrub::{ScrubOptions, ScrubReport};
 pub use space::{SpaceChange, TrimTo};
 pub use store::{
-    Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Formatted, LargeWriter, Opening, Reservation, Room,
-    Seat, Store, format,
+    Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Formatted, GrowBy, Grown, LargeWriter, Opening,
+    Reservation, Room, Seat, Store, format,
 };
 pub use ticket::{Reached, Ticket, TicketId};

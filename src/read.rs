@@ -90,7 +90,7 @@ impl Future for Reading {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.pending).poll(context).map(|reply| match reply {
             Reply::Record(result) => result,
-            Reply::CoreDead | Reply::Appended(_) | Reply::Run(_) | Reply::Space(_) => {
+            Reply::CoreDead | Reply::Appended(_) | Reply::Run(_) | Reply::Space(_) | Reply::Added(_) => {
                 Err(ReadError::CoreDead { core: self.core.id() })
             }
         })

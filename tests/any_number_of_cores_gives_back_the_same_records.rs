@@ -94,7 +94,11 @@ fn everything(store: &Store) -> BTreeMap<u64, (ShardId, u64)> {
         let record = record.unwrap();
         let name = u64::from_le_bytes(record.payload[..8].try_into().unwrap());
         assert_eq!(record.payload, payload(name), "record {name:x}");
-        assert_eq!(found.insert(record.address.to_bits(), (record.shard, name)), None, "record {name:x} comes twice");
+        assert_eq!(
+            found.insert(record.address.to_bits(), (record.shard, name)),
+            None,
+            "record {name:x} comes twice"
+        );
     }
     found
 }
@@ -133,7 +137,11 @@ fn every_number_of_cores_finds_what_was_acknowledged() {
             assert_eq!(store.shards().len(), shards, "kill {kill}, {cores} cores");
             assert_there(&store, &acked);
             let now = everything(&store);
-            assert!(acked.iter().all(|it| now.get(&it.address.to_bits()).is_some_and(|(_, name)| *name == it.name)));
+            assert!(
+                acked
+                    .iter()
+                    .all(|it| now.get(&it.address.to_bits()).is_some_and(|(_, name)| *name == it.name))
+            );
             if let Some(before) = &found {
                 assert!(now == *before, "kill {kill}: {cores} cores find other records");
             }
@@ -153,7 +161,8 @@ fn every_number_of_cores_finds_what_was_acknowledged() {
 fn keys_stay_where_they_are_as_long_as_no_shard_is_added() {
     let folder = host::folder();
     let path = folder.path().join("store");
-    Store::format(&[&path], &FormatOptions::sized(256 << 20).shards(3).extent_bytes(1 << 20).sparse()).unwrap();
+    Store::format(&[&path], &FormatOptions::sized(256 << 20).shards(3).extent_bytes(1 << 20).sparse())
+        .unwrap();
     let routes = |cores: Option<u32>| {
         let mut how = options(1);
         how.cores = cores;

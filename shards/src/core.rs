@@ -388,6 +388,9 @@ impl Core {
                     owner.ask_space(ask, responder);
                 }
             }
+            Mail::AddDevice { device, file, responder } => {
+                responder.answer(Reply::Added(self.device.add(device, file)));
+            }
             #[cfg(any(test, feature = "mutants"))]
             Mail::Panic => panic!("asked to panic"),
         }

@@ -2,10 +2,11 @@
 
 use crate::{
     address::Address,
+    device::file::DeviceFile,
     extents::ExtentTable,
     fork::Birthplace,
     format::checksum::StoreSeed,
-    ids::{CoreId, ShardId, SlotIndex},
+    ids::{CoreId, DeviceIndex, ShardId, SlotIndex},
     layout::Layout,
     mutant::{self, Mutant},
     park::Bell,
@@ -57,6 +58,15 @@ pub enum Mail {
         /// What.
         ask: SpaceAsk,
         /// Gets [`crate::requests::Reply::Space`].
+        responder: Responder,
+    },
+    /// Use a further device of the store.
+    AddDevice {
+        /// Which it is.
+        device: DeviceIndex,
+        /// What it is.
+        file: Arc<DeviceFile>,
+        /// Gets [`crate::requests::Reply::Added`].
         responder: Responder,
     },
     /// Panic, for the test of what a dead core does to others.
@@ -239,6 +249,8 @@ impl CoreHandle {
             Mail::Read { responder, .. } => responder.answer(Reply::Record(Err(ReadError::Closed))),
             Mail::Run { responder, .. } => responder.answer(Reply::Run(Err(ReadError::Closed))),
             Mail::Space { responder, .. } => responder.answer(Reply::Space(Err(SpaceRefusal::Closed))),
+            // A core that is gone uses no device.
+            Mail::AddDevice { responder, .. } => responder.answer(Reply::Added(Ok(()))),
             #[cfg(any(test, feature = "mutants"))]
             Mail::Panic => {}
         }

@@ -6,9 +6,11 @@
 use crate::{
     geometry::Geometry,
     ids::{ExtentIndex, ExtentOrdinal, Generation, ShardId},
+    limits::REGIONS_MAX,
     mutant::{self, Mutant},
     sync::{AtomicU64, Ordering},
 };
+use std::sync::OnceLock;
 
 const GENERATION_BITS: u32 = 32;
 const SHARD_SHIFT: u32 = GENERATION_BITS;
@@ -65,15 +67,39 @@ pub struct Claim {
     pub generation: Generation,
 }
 
+/// What is known of one extent.
+#[derive(Debug)]
+struct Row {
+    /// An [`ExtentEntry`].
+    word: AtomicU64,
+    /// Position in its shard's sequence, valid while claimed.
+    ordinal: AtomicU64,
+    /// Bytes of records that are no longer wanted, of this claim.
+    dead: AtomicU64,
+}
+
+fn rows(count: u32) -> Box<[Row]> {
+    let zero = || AtomicU64::new(0);
+    (0..count).map(|_| Row { word: zero(), ordinal: zero(), dead: zero() }).collect()
+}
+
+/// Extents that came while the store was open.
+#[derive(Debug)]
+struct Grown {
+    first: u32,
+    rows: Box<[Row]>,
+}
+
 /// The owners of all extents of a store.
 #[derive(Debug)]
 pub struct ExtentTable {
     geometry: Geometry,
-    entries: Box<[AtomicU64]>,
-    /// Position in its shard's sequence, valid while claimed.
-    ordinals: Box<[AtomicU64]>,
-    /// Bytes of records that are no longer wanted, of this claim.
-    dead: Box<[AtomicU64]>,
+    /// The extents that the store was opened with; all that an append usually looks at.
+    rows: Box<[Row]>,
+    /// Those that came since, in the order in which they came.
+    grown: Box<[OnceLock<Grown>]>,
+    /// Extents that can be claimed.
+    count: AtomicU64,
     free: AtomicU64,
     /// Free extents that only control records and cleaning may claim.
     reserve: AtomicU64,
@@ -83,10 +109,47 @@ impl ExtentTable {
     /// A table of `count` extents, all free and never claimed.
     #[must_use]
     pub fn new(geometry: Geometry, count: u32) -> Self {
-        let zeros = || (0..count).map(|_| AtomicU64::new(0)).collect();
-        let dead = (0..count).map(|_| AtomicU64::new(0)).collect();
         let (free, reserve) = (AtomicU64::new(u64::from(count)), AtomicU64::new(0));
-        Self { geometry, entries: zeros(), ordinals: zeros(), dead, free, reserve }
+        let grown = (0..REGIONS_MAX).map(|_| OnceLock::new()).collect();
+        let counted = AtomicU64::new(u64::from(count));
+        Self { geometry, rows: rows(count), grown, count: counted, free, reserve }
+    }
+
+    /// Adds extents behind the last one, all free and never claimed; the superblock that says so is durable. One
+    /// caller at a time. False: it has grown too often since it was made.
+    #[must_use]
+    pub fn grow(&self, count: u32) -> bool {
+        let first = self.len();
+        let Some(place) = self.grown.iter().find(|place| place.get().is_none()) else { return false };
+        let _free_by_the_search = place.set(Grown { first, rows: rows(count) });
+        // Release pairs with the acquire of `len`: whoever counts them finds them.
+        self.count.store(u64::from(first + count), Ordering::Release);
+        self.free.fetch_add(u64::from(count), Ordering::Relaxed);
+        true
+    }
+
+    #[inline]
+    fn row(&self, extent: ExtentIndex) -> Option<&Row> {
+        match self.rows.get(extent.0 as usize) {
+            Some(row) => Some(row),
+            None => self.grown_row(extent),
+        }
+    }
+
+    #[cold]
+    fn grown_row(&self, extent: ExtentIndex) -> Option<&Row> {
+        let chunks = self.grown.iter().map_while(OnceLock::get);
+        let chunk = chunks.take_while(|chunk| chunk.first <= extent.0).last()?;
+        chunk.rows.get((extent.0 - chunk.first) as usize)
+    }
+
+    /// The row of an extent that is the store's.
+    #[inline]
+    fn known(&self, extent: ExtentIndex) -> &Row {
+        match self.row(extent) {
+            Some(row) => row,
+            None => unreachable!("{extent:?} is none of the store's {}", self.len()),
+        }
     }
 
     /// Keeps so many extents free from ordinary appends.
@@ -109,21 +172,21 @@ impl ExtentTable {
     /// Counts bytes of records in a claimed extent that are no longer wanted. Lost at a crash, as far as no
     /// checkpoint lists them.
     pub fn note_dead(&self, extent: ExtentIndex, bytes: u64) {
-        if let Some(dead) = self.dead.get(extent.0 as usize) {
-            dead.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(row) = self.row(extent) {
+            row.dead.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     /// Bytes of records in an extent that were noted as no longer wanted, in this claim.
     #[must_use]
     pub fn dead_bytes(&self, extent: ExtentIndex) -> u64 {
-        self.dead.get(extent.0 as usize).map_or(0, |dead| dead.load(Ordering::Relaxed))
+        self.row(extent).map_or(0, |row| row.dead.load(Ordering::Relaxed))
     }
 
     /// Sets what recovery found. Only while the store is being opened.
     pub fn restore_dead(&self, extent: ExtentIndex, bytes: u64) {
-        if let Some(dead) = self.dead.get(extent.0 as usize) {
-            dead.store(bytes, Ordering::Relaxed);
+        if let Some(row) = self.row(extent) {
+            row.dead.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -136,13 +199,14 @@ impl ExtentTable {
     /// Extents of the store.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.entries.len() as u32
+        // Acquire pairs with the release of `grow`.
+        self.count.load(Ordering::Acquire) as u32
     }
 
     /// True if the store has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Extents that nobody owns, as of a moment ago.
@@ -154,28 +218,27 @@ impl ExtentTable {
     /// What is known of an extent; `None` if the store has no such extent.
     #[must_use]
     pub fn get(&self, extent: ExtentIndex) -> Option<ExtentEntry> {
-        let word = self.entries.get(extent.0 as usize)?;
-        Some(ExtentEntry::from_bits(word.load(Ordering::Acquire)))
+        Some(ExtentEntry::from_bits(self.row(extent)?.word.load(Ordering::Acquire)))
     }
 
     /// The generation of an extent that the caller knows to be claimed.
     #[inline]
     pub(crate) fn generation(&self, extent: ExtentIndex) -> Generation {
         // Relaxed: a writer holds a buffer whose base is in the extent, and learned of it through an acquire.
-        Generation(self.entries[extent.0 as usize].load(Ordering::Relaxed) as u32)
+        Generation(self.known(extent).word.load(Ordering::Relaxed) as u32)
     }
 
     /// Position of a claimed extent in its shard's sequence.
     #[must_use]
     pub fn ordinal(&self, extent: ExtentIndex) -> Option<ExtentOrdinal> {
-        Some(ExtentOrdinal(self.ordinals.get(extent.0 as usize)?.load(Ordering::Acquire)))
+        Some(ExtentOrdinal(self.row(extent)?.ordinal.load(Ordering::Acquire)))
     }
 
     /// Sets what recovery found. Only while the store is being opened.
     pub fn restore(&self, extent: ExtentIndex, entry: ExtentEntry, ordinal: ExtentOrdinal) {
-        let index = extent.0 as usize;
-        let before = ExtentEntry::from_bits(self.entries[index].swap(entry.to_bits(), Ordering::AcqRel));
-        self.ordinals[index].store(ordinal.0, Ordering::Release);
+        let row = self.known(extent);
+        let before = ExtentEntry::from_bits(row.word.swap(entry.to_bits(), Ordering::AcqRel));
+        row.ordinal.store(ordinal.0, Ordering::Release);
         match (before.usage, entry.usage) {
             (ExtentUse::Free, ExtentUse::Claimed | ExtentUse::Quarantined) => {
                 self.free.fetch_sub(1, Ordering::Relaxed);
@@ -198,15 +261,16 @@ impl ExtentTable {
     pub fn claim(&self, shard: ShardId, ordinal: ExtentOrdinal, from: ExtentIndex) -> Option<Claim> {
         let count = self.len();
         (0..count).map(|step| ExtentIndex((from.0 % count + step) % count)).find_map(|extent| {
-            let claim = self.try_claim(shard, extent)?;
-            self.dead[extent.0 as usize].store(0, Ordering::Relaxed);
-            self.ordinals[extent.0 as usize].store(ordinal.0, Ordering::Release);
+            let row = self.known(extent);
+            let claim = Self::try_claim(&row.word, shard, extent)?;
+            self.free.fetch_sub(1, Ordering::Relaxed);
+            row.dead.store(0, Ordering::Relaxed);
+            row.ordinal.store(ordinal.0, Ordering::Release);
             Some(claim)
         })
     }
 
-    fn try_claim(&self, shard: ShardId, extent: ExtentIndex) -> Option<Claim> {
-        let word = &self.entries[extent.0 as usize];
+    fn try_claim(word: &AtomicU64, shard: ShardId, extent: ExtentIndex) -> Option<Claim> {
         let seen = word.load(Ordering::Acquire);
         let entry = ExtentEntry::from_bits(seen);
         if entry.usage != ExtentUse::Free {
@@ -223,21 +287,20 @@ impl ExtentTable {
             // it; the caller goes on to the next.
             word.compare_exchange(seen, claimed, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         }
-        self.free.fetch_sub(1, Ordering::Relaxed);
         Some(Claim { extent, generation })
     }
 
     /// Takes an extent from its owner without giving it to anybody: while it is being discarded. [`ExtentTable::free`]
     /// ends that.
     pub(crate) fn withdraw(&self, extent: ExtentIndex) {
-        let word = &self.entries[extent.0 as usize];
+        let word = &self.known(extent).word;
         let entry = ExtentEntry::from_bits(word.load(Ordering::Relaxed));
         word.store(ExtentEntry { usage: ExtentUse::Quarantined, ..entry }.to_bits(), Ordering::Release);
     }
 
     /// Gives an extent back. The freeing is durable already: a record in its shard's log says so.
     pub fn free(&self, extent: ExtentIndex) {
-        let word = &self.entries[extent.0 as usize];
+        let word = &self.known(extent).word;
         let entry = ExtentEntry::from_bits(word.load(Ordering::Relaxed));
         debug_assert_ne!(entry.usage, ExtentUse::Free, "{extent:?} freed twice");
         let freed = ExtentEntry { usage: ExtentUse::Free, ..entry }.to_bits();
@@ -287,6 +350,30 @@ mod tests {
         let claim = |table: &ExtentTable| table.claim(ShardId(0), ExtentOrdinal(0), ExtentIndex(0));
         assert_eq!(claim(&table).unwrap().extent, ExtentIndex(1));
         assert_eq!(claim(&table), None);
+    }
+
+    /// Two growths, one of them of a single extent, beside what was there from the start.
+    #[test]
+    fn extents_that_come_later_are_claimed_freed_and_counted_like_the_others() {
+        let table = table(2);
+        assert!(table.grow(1) && table.grow(3));
+        assert_eq!((table.len(), table.free_count()), (6, 6));
+        assert_eq!(table.get(ExtentIndex(6)), None);
+        let claim = |from| table.claim(ShardId(3), ExtentOrdinal(9), ExtentIndex(from)).unwrap().extent.0;
+        assert_eq!([claim(2), claim(3), claim(5), claim(5)], [2, 3, 5, 0]);
+        for extent in [2, 3, 5].map(ExtentIndex) {
+            assert_eq!(table.get(extent).unwrap().shard, ShardId(3));
+            assert_eq!(
+                (table.generation(extent), table.ordinal(extent)),
+                (Generation(1), Some(ExtentOrdinal(9)))
+            );
+        }
+        table.note_dead(ExtentIndex(5), 7);
+        assert_eq!((table.dead_bytes(ExtentIndex(5)), table.dead_bytes(ExtentIndex(4))), (7, 0));
+        table.free(ExtentIndex(5));
+        assert_eq!(table.free_count(), 3);
+        (2..REGIONS_MAX).for_each(|_| assert!(table.grow(1)));
+        assert!(!table.grow(1), "as often as a superblock has regions");
     }
 
     #[test]

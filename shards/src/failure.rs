@@ -118,7 +118,8 @@ impl SyncFailures {
         self.0.get(usize::from(device.0)).map_or(0, |count| count.load(Ordering::Acquire))
     }
 
-    pub(crate) fn note(&self, device: DeviceIndex) {
+    /// A sync of the device failed, whoever asked for it.
+    pub fn note(&self, device: DeviceIndex) {
         if let Some(count) = self.0.get(usize::from(device.0)) {
             count.fetch_add(1, Ordering::Release);
         }

@@ -12,6 +12,7 @@ pub mod failure;
 mod fork;
 pub mod format;
 pub mod geometry;
+pub mod growth;
 pub mod ids;
 pub mod layout;
 pub mod limits;

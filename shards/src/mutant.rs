@@ -137,6 +137,8 @@ mutants! {
     TrimIgnoresLists,
     /// Trimming frees extents that an open batch or large record has parts in.
     TrimIgnoresWriters,
+    /// The extents of a store that grows can be claimed before a superblock names them.
+    GrowBeforeSync,
 }
 
 impl Mutant {

@@ -123,8 +123,7 @@ pub fn prepare<D: StoreDevices>(
     let layout = Arc::new(layout_of(&superblock));
     let extents = Arc::new(extent_table(&layout, &report));
     let shards = shard_count(&superblock, &report, &how, &extents);
-    let wanted = u64::from(shards) * RESERVE_PER_SHARD;
-    extents.set_reserve(wanted.min(u64::from(extents.len()) / RESERVE_SHARE));
+    extents.set_reserve(reserve_of(shards, extents.len()));
     let resumes =
         (0..shards).map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &extents));
     let resumes = resumes.collect();
@@ -157,18 +156,29 @@ pub fn write_superblock<D: StoreDevices>(
     superblock: &Superblock,
     devices: &D,
 ) -> Result<(), WriteSuperblockError<D::Error>> {
-    for device in indices(superblock) {
-        let block = superblock.geometry.slot_bytes().max(devices.alignment(device)) as usize;
-        let bytes = superblock.encoded_bytes().next_multiple_of(block);
-        let mut buffer = PooledBuffer::alone(bytes).map_err(WriteSuperblockError::Memory)?;
-        superblock.encode_copy(device, buffer.as_mut_slice());
-        let slice = RegionSlice::from(buffer);
-        for offset in superblock.side() {
-            devices.write(device, offset, &slice).map_err(WriteSuperblockError::Device)?;
-        }
-        devices.sync(device).map_err(WriteSuperblockError::Device)?;
+    indices(superblock).try_for_each(|device| write_superblock_to(device, superblock, devices))
+}
+
+/// The same for one device.
+pub(crate) fn write_superblock_to<D: StoreDevices>(
+    device: DeviceIndex,
+    superblock: &Superblock,
+    devices: &D,
+) -> Result<(), WriteSuperblockError<D::Error>> {
+    let block = superblock.geometry.slot_bytes().max(devices.alignment(device)) as usize;
+    let bytes = superblock.encoded_bytes().next_multiple_of(block);
+    let mut buffer = PooledBuffer::alone(bytes).map_err(WriteSuperblockError::Memory)?;
+    superblock.encode_copy(device, buffer.as_mut_slice());
+    let slice = RegionSlice::from(buffer);
+    for offset in superblock.side() {
+        devices.write(device, offset, &slice).map_err(WriteSuperblockError::Device)?;
     }
-    Ok(())
+    devices.sync(device).map_err(WriteSuperblockError::Device)
+}
+
+/// Free extents that ordinary appends do not get, in a store of so many shards and extents.
+pub(crate) fn reserve_of(shards: u32, extents: u32) -> u64 {
+    (u64::from(shards) * RESERVE_PER_SHARD).min(u64::from(extents) / RESERVE_SHARE)
 }
 
 /// What the superblock says after a clean close. `None`: a shard has no clean end, so the next open recovers.

@@ -4,6 +4,7 @@
 //! dropped responder answers [`Reply::CoreDead`]; a dropped pending makes the answer go nowhere.
 
 use crate::{
+    device::Errno,
     memory::PooledBuffer,
     reads::ReadError,
     ring::reservation::Placed,
@@ -32,6 +33,8 @@ pub enum Reply {
     Run(Result<PooledBuffer, ReadError>),
     /// To a request about a shard's space.
     Space(Result<SpaceDone, SpaceRefusal>),
+    /// To a further device: the core can use it, or why not.
+    Added(Result<(), Errno>),
     /// The core died before it answered; whether an append took place is not known.
     CoreDead,
 }

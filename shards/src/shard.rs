@@ -214,7 +214,11 @@ impl Shard {
     fn explain(&self, refusal: Refusal) -> ShardRefusal {
         match refusal {
             Refusal::TooLarge { max } => ShardRefusal::TooLarge { max },
-            Refusal::NoExtent if self.is_starved.load(Ordering::Acquire) => ShardRefusal::StoreFull,
+            // Where there is an extent again the owner is about to claim it, or to find that another was faster; it
+            // tells those who wait in either case.
+            Refusal::NoExtent if self.is_starved.load(Ordering::Acquire) && !self.ring.has_free_extents() => {
+                ShardRefusal::StoreFull
+            }
             Refusal::NoExtent | Refusal::Exhausted => ShardRefusal::Full,
             Refusal::Closed => {
                 self.failure().map_or(ShardRefusal::Closed, |failure| ShardRefusal::Failed(Box::new(failure)))

@@ -80,7 +80,7 @@ pub fn run(args: &Append) -> Result<(), Failure> {
     let options = setup::options(&args.run)?;
     let total = input_bytes(&args.files)?;
     let acks = args.acks.as_deref().map(create).transpose()?;
-    let store = Store::open(&args.store, &options)?;
+    let store = Store::open_all(&args.run.device.paths(&args.store), &options)?;
     let warnings = setup::announce(&store);
 
     let start = Instant::now();

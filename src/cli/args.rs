@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use corelog_shards::{address::Address, ids::ShardId};
 use std::{
     num::{NonZeroU32, NonZeroU64},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -45,6 +45,8 @@ pub enum Command {
     Verify(Verify),
     /// Frees what lies wholly before a record, for good.
     Trim(Trim),
+    /// Makes a store larger: one of its files or devices became larger or is made so, or a further one comes.
+    Grow(Grow),
     /// Copies what is intact out of a damaged store into a new one; exit code 1 and the places if something is lost.
     Salvage(Salvage),
     /// Measures appends, durable appends, random reads and reopening on every core, and checks what it reads.
@@ -245,6 +247,35 @@ pub struct Trim {
     pub json: bool,
 }
 
+/// `corelog grow`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Grow {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// A further file to make, or block device to use. Every command has to be given it from then on, as --device.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub add: Option<PathBuf>,
+    /// Size that the file or device is to have; without it a device that was made larger before is used whole.
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<ByteSize>,
+    /// Which of the store's devices, as `info` numbers them; default: 0.
+    #[arg(long, value_name = "N", conflicts_with = "add", value_parser = clap::value_parser!(u16).range(0..16))]
+    pub index: Option<u16>,
+    /// Do not write zeros over what comes first.
+    #[arg(long)]
+    pub sparse: bool,
+    /// With --add: use the path although it holds something; what it holds is lost.
+    #[arg(long, requires = "add")]
+    pub force: bool,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `corelog salvage`.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Salvage {
@@ -374,14 +405,25 @@ pub struct RunOptions {
 }
 
 /// How a device is used, for every command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
 pub struct DeviceOptions {
+    /// A further file or block device of the store, beside the one given as the store; once for each, in any order.
+    #[arg(long = "device", value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub further: Vec<PathBuf>,
     /// What does the I/O; default: io_uring.
     #[arg(long, value_enum)]
     pub backend: Option<Backend>,
     /// Go on where direct I/O is not to be had (tmpfs, btrfs): through the page cache.
     #[arg(long)]
     pub allow_buffered: bool,
+}
+
+impl DeviceOptions {
+    /// All devices of the store.
+    #[must_use]
+    pub fn paths<'a>(&'a self, store: &'a Path) -> Vec<&'a Path> {
+        std::iter::once(store).chain(self.further.iter().map(PathBuf::as_path)).collect()
+    }
 }
 
 /// When a record counts as appended.

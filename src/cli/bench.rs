@@ -64,6 +64,12 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
 /// As for every command, but a host without io_uring is a finding here, not an error.
 fn options(args: &Bench) -> Result<Options, Failure> {
     let mut options = setup::options(&args.run)?;
+    if !args.run.device.further.is_empty() {
+        return Err(Failure::new(
+            super::exit::Exit::Usage,
+            "bench makes its store on one device; leave --device out",
+        ));
+    }
     if args.run.device.backend.is_none() && args.run.profile.is_none() {
         options.backend = Backend::Auto;
     }

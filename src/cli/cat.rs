@@ -25,14 +25,15 @@ pub fn run(args: &Cat) -> Result<(), Failure> {
     let mut printer = Printer::new(args);
     let mut positions = BTreeMap::new();
     let began = Instant::now();
-    let store = inspect(&args.store, args.device)?;
+    let store = inspect(&args.store, &args.device)?;
     let mut looked = began.elapsed();
     let mut is_wanted = print(&store, args, &mut positions, &mut printer)?;
     drop(store);
     while args.follow && is_wanted {
         std::thread::sleep(FOLLOW_PAUSE_MIN.max(looked * FOLLOW_SHARE));
         let began = Instant::now();
-        let store = Inspection::open(&[&args.store], &setup::inspection_options(args.device))?;
+        let store =
+            Inspection::open(&args.device.paths(&args.store), &setup::inspection_options(&args.device))?;
         looked = began.elapsed();
         is_wanted = print(&store, args, &mut positions, &mut printer)?;
     }

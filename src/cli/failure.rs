@@ -2,8 +2,8 @@
 
 use super::exit::Exit;
 use corelog::{
-    AppendError, CloseError, FormatError, LargeReadError, OpenError, ReadError, RecoveryError, ScanError,
-    ShardFailure, SpaceError, SpaceRefusal, WaitError,
+    AppendError, CloseError, FormatError, GrowError, LargeReadError, OpenError, ReadError, RecoveryError,
+    ScanError, ShardFailure, SpaceError, SpaceRefusal, WaitError,
 };
 use corelog_shards::{
     device::file::{CreateError, FileError, OpenError as DeviceOpenError},
@@ -90,6 +90,27 @@ impl From<FormatError> for Failure {
             FormatError::Device(CreateError::Open(DeviceOpenError::NotDirect { .. })) => {
                 failure.and("--allow-buffered does that")
             }
+            _ => failure,
+        }
+    }
+}
+
+impl From<GrowError> for Failure {
+    fn from(error: GrowError) -> Self {
+        let exit = match &error {
+            GrowError::Refused(_)
+            | GrowError::Device(CreateError::SizeMissing { .. } | CreateError::Size { .. }) => Exit::Usage,
+            GrowError::Device(CreateError::Full { .. }) => Exit::Full,
+            GrowError::Device(CreateError::Open(error)) => exit_of_device(error),
+            GrowError::Device(CreateError::File(error)) | GrowError::File(error) => exit_of_file(error),
+            _ => Exit::Failed,
+        };
+        let failure = Self::new(exit, &error);
+        match error {
+            GrowError::Device(CreateError::Exists { .. } | CreateError::Occupied { .. }) => {
+                failure.and("--force does that")
+            }
+            GrowError::Device(CreateError::SizeMissing { .. }) => failure.and("say it with --size"),
             _ => failure,
         }
     }

@@ -41,7 +41,7 @@ pub fn run(args: &Format) -> Result<(), Failure> {
         bar.get_or_insert_with(|| Progress::over_bytes("writing zeros", Some(total))).advance(done - shown);
         shown = done;
     };
-    let made = corelog::format(&[&args.path], &options, &mut progress)?;
+    let made = corelog::format(&args.device.paths(&args.path), &options, &mut progress)?;
     drop(bar);
     let report = Report {
         path: args.path.display().to_string(),

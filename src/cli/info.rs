@@ -97,7 +97,7 @@ struct ExtentReport {
 
 /// Runs the command.
 pub fn run(args: &Info) -> Result<(), Failure> {
-    let store = inspect(&args.store, args.device)?;
+    let store = inspect(&args.store, &args.device)?;
     let report = report(&store, args);
     let reader = Reader::from_json_flag(args.json);
     reader.write(&mut std::io::stdout().lock(), &report, for_person).map_err(Failure::of_output)

@@ -7,6 +7,7 @@ pub mod cat;
 pub mod exit;
 pub mod failure;
 pub mod format;
+pub mod grow;
 pub mod info;
 pub mod output;
 pub mod progress;
@@ -34,6 +35,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Verify(args) if args.scrub => scrub::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Trim(args) => trim::run(&args),
+        Command::Grow(args) => grow::run(&args),
         Command::Salvage(args) => salvage::run(&args),
     };
     match done {

@@ -14,7 +14,7 @@ use std::{
 /// Runs the command: prints the records in the order of their addresses on the command line. The first that cannot be
 /// read ends it; what is in front of it is printed.
 pub fn run(args: &Read) -> Result<(), Failure> {
-    let store = inspect(&args.store, args.device)?;
+    let store = inspect(&args.store, &args.device)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let printed = args.addresses.iter().try_for_each(|address| match store.read(*address) {
         Ok(record) => write_record(&mut out, &record, args.join).map_err(Failure::of_output),
@@ -26,8 +26,8 @@ pub fn run(args: &Read) -> Result<(), Failure> {
 }
 
 /// Opens a store to look at it, and says on standard error what may make the look doubtful.
-pub fn inspect(path: &Path, device: DeviceOptions) -> Result<Inspection, OpenError> {
-    let store = Inspection::open(&[path], &setup::inspection_options(device))?;
+pub fn inspect(path: &Path, device: &DeviceOptions) -> Result<Inspection, OpenError> {
+    let store = Inspection::open(&device.paths(path), &setup::inspection_options(device))?;
     store.warnings().iter().for_each(|warning| say(&format!("note: {warning}")));
     Ok(store)
 }

@@ -37,7 +37,8 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &Salvage) -> Result<(), Failure> {
     let start = Instant::now();
-    let damaged = corelog::Salvage::open(&[&args.store], &setup::inspection_options(args.device))?;
+    let damaged =
+        corelog::Salvage::open(&args.device.paths(&args.store), &setup::inspection_options(&args.device))?;
     damaged.warnings().iter().for_each(|warning| say(&format!("note: {warning}")));
     let mut map = args.map.as_deref().map(File::create).transpose().map_err(of_map)?.map(BufWriter::new);
     let format = format_options(args, &damaged);
@@ -98,7 +99,7 @@ fn run_options(args: &Salvage, damaged: &corelog::Salvage) -> Options {
     let share = BUFFERS_BYTES / u64::from(RING_BUFFERS_MIN) / superblock.shards.len().max(1) as u64;
     let buffer = room.min(BUFFER_BYTES_MAX).min(share.max(1 << 20));
     let buffer = buffer / superblock.geometry.slot_bytes() * superblock.geometry.slot_bytes();
-    let options = setup::inspection_options(args.device).allow_buffered(args.device.allow_buffered);
+    let options = setup::inspection_options(&args.device).allow_buffered(args.device.allow_buffered);
     options.buffer_bytes(buffer).buffers(RING_BUFFERS_MIN)
 }
 

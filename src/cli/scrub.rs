@@ -39,10 +39,10 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
         Some(bytes_per_second) => ScrubOptions { bytes_per_second },
         None => ScrubOptions::default(),
     };
-    let run = RunOptions { cores: None, profile: None, sync: None, device: args.device };
+    let run = RunOptions { cores: None, profile: None, sync: None, device: args.device.clone() };
     // Nothing is appended, so the smallest buffers do, which fit every store.
     let options = setup::options(&run)?.buffer_bytes(SLOT_BYTES_MAX).buffers(RING_BUFFERS_MIN);
-    let store = Store::open(&args.store, &options)?;
+    let store = Store::open_all(&args.device.paths(&args.store), &options)?;
     let warnings = setup::announce(&store);
     let start = Instant::now();
     let total = store.recovery().shards.iter().map(|shard| shard.bytes).sum();

@@ -20,18 +20,18 @@ pub fn options(run: &RunOptions) -> Result<Options, Failure> {
     if let Some(sync) = run.sync {
         options.sync = sync.into();
     }
-    apply(&mut options, run.device);
+    apply(&mut options, &run.device);
     Ok(options)
 }
 
 /// The options for a command that only looks. A store whose file system buffers can be looked at, with a note.
-pub fn inspection_options(device: DeviceOptions) -> Options {
+pub fn inspection_options(device: &DeviceOptions) -> Options {
     let mut options = Options::default().allow_buffered(true);
     apply(&mut options, device);
     options
 }
 
-fn apply(options: &mut Options, device: DeviceOptions) {
+fn apply(options: &mut Options, device: &DeviceOptions) {
     if let Some(backend) = device.backend {
         options.backend = backend.into();
     }

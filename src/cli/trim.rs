@@ -25,9 +25,9 @@ struct Report {
 
 /// Opens the store, frees what lies wholly before the address, and closes it.
 pub fn run(args: &Trim) -> Result<(), Failure> {
-    let run = RunOptions { cores: None, profile: None, sync: None, device: args.device };
+    let run = RunOptions { cores: None, profile: None, sync: None, device: args.device.clone() };
     let options = setup::options(&run)?.buffer_bytes(SLOT_BYTES_MAX).buffers(RING_BUFFERS_MIN);
-    let store = Store::open(&args.store, &options.discard(args.discard))?;
+    let store = Store::open_all(&args.device.paths(&args.store), &options.discard(args.discard))?;
     let warnings = setup::announce(&store);
     let to = TrimTo::Address(args.before);
     let trimming = if args.past_cursors {

@@ -31,7 +31,7 @@ struct Report {
 /// Runs the command: every superblock copy, extent header copy, frame and record.
 pub fn run(args: &Verify) -> Result<(), Failure> {
     let start = Instant::now();
-    let store = open(&args.store, args.device)?;
+    let store = open(&args.store, &args.device)?;
     if let Some(shard) = args.shard {
         // Only to have a shard that is not there told before anything is read.
         let _there_is_one = store.scan(shard)?;
@@ -57,10 +57,10 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
 }
 
 /// Opens the store as it is; damage that an open would refuse is listed instead.
-fn open(path: &Path, device: DeviceOptions) -> Result<Inspection, OpenError> {
+fn open(path: &Path, device: &DeviceOptions) -> Result<Inspection, OpenError> {
     let options = setup::inspection_options(device);
-    let store = match Inspection::open(&[path], &options) {
-        Err(OpenError::Recovery(_)) => Inspection::open(&[path], &options.salvage(true))?,
+    let store = match Inspection::open(&device.paths(path), &options) {
+        Err(OpenError::Recovery(_)) => Inspection::open(&device.paths(path), &options.salvage(true))?,
         other => other?,
     };
     store.warnings().iter().for_each(|warning| say(&format!("note: {warning}")));

@@ -71,7 +71,9 @@ impl Assembly {
     }
 
     fn write_closing_superblock(&self, entries: &[(ShardId, ShardEntry)]) -> Result<(), CloseError> {
-        let Some(superblock) = closing_superblock(&self.opened.superblock, entries, unix_ns()) else {
+        let mut current = self.current();
+        current.is_closed = true;
+        let Some(superblock) = closing_superblock(&current.superblock, entries, unix_ns()) else {
             return Ok(());
         };
         write_superblock(&superblock, &DeviceFiles(&self.devices())).map_err(|error| match error {

@@ -142,11 +142,14 @@ fn default_shards() -> Result<u32, FormatError> {
 }
 
 fn random() -> Result<[u8; 16], FormatError> {
+    random_uuid().map_err(FormatError::Random)
+}
+
+pub(super) fn random_uuid() -> Result<[u8; 16], std::io::Error> {
     let mut bytes = [0_u8; 16];
     let mut done = 0;
     while done < bytes.len() {
-        done += rustix::rand::getrandom(&mut bytes[done..], rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| FormatError::Random(errno.into()))?;
+        done += rustix::rand::getrandom(&mut bytes[done..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(bytes)
 }

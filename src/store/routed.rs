@@ -165,7 +165,7 @@ impl<'store> Future for Sent<'store> {
             Reply::Appended(Err((refusal, payload))) => {
                 Err(Refused { error: explain(shard, refusal, payload.len()), payload })
             }
-            Reply::CoreDead | Reply::Record(_) | Reply::Run(_) | Reply::Space(_) => {
+            Reply::CoreDead | Reply::Record(_) | Reply::Run(_) | Reply::Space(_) | Reply::Added(_) => {
                 Err(Refused { error: AppendError::CoreDead { shard }, payload: Bytes::new() })
             }
         })

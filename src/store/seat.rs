@@ -20,6 +20,7 @@ use corelog_shards::{
         uring::{UringDevice, UringOptions},
     },
     directory::{CoreHandle, Directory, Mail},
+    format::superblock::Superblock,
     ids::{CoreId, ShardId},
     limits::SLOT_BYTES_MAX,
     memory::{BufferPool, Pages, Placement},
@@ -78,6 +79,10 @@ pub(crate) struct Assembly {
     pub(super) opened: Opened,
     /// Emptied when the store is closed, so that the lock on them goes although handles of the store remain.
     devices: Mutex<Vec<Arc<DeviceFile>>>,
+    /// As written last.
+    current: Mutex<Current>,
+    /// Held while the store grows.
+    pub(super) growing: Mutex<()>,
     pub(super) options: Options,
     pub(super) warnings: Vec<DeviceWarning>,
     pub(super) cores: u32,
@@ -86,6 +91,13 @@ pub(crate) struct Assembly {
     directory: OnceLock<Arc<Directory>>,
     pub(super) tails: Mutex<Tails>,
     pub(super) all_closed: Condvar,
+}
+
+/// The superblock as it was written last.
+pub(super) struct Current {
+    pub superblock: Superblock,
+    /// The closing one was written: nobody may write another.
+    pub is_closed: bool,
 }
 
 #[derive(Default)]
@@ -105,11 +117,14 @@ impl Assembly {
     pub(super) fn new(mut opened: Opened, options: Options, cores: u32) -> Arc<Self> {
         let warnings = warnings::of(&opened.devices);
         let devices = Mutex::new(std::mem::take(&mut opened.devices));
+        let current = Mutex::new(Current { superblock: opened.superblock.clone(), is_closed: false });
         Arc::new(Self {
             // Relaxed: it orders nothing, it only has to differ. From 1: a thread that knows no store has 0.
             key: OPENS.fetch_add(1, Ordering::Relaxed) + 1,
             opened,
             devices,
+            current,
+            growing: Mutex::default(),
             options,
             warnings,
             cores,
@@ -133,6 +148,19 @@ impl Assembly {
 
     pub(super) fn let_go_of_devices(&self) {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The superblock as it was written last; nobody writes another one meanwhile.
+    pub(super) fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn superblock(&self) -> Superblock {
+        self.current().superblock.clone()
+    }
+
+    pub(super) fn add_devices(&self, files: &[Arc<DeviceFile>]) {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(files);
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {

@@ -3,7 +3,7 @@
 use crate::error::{GeometryProblem, OpenError};
 use corelog_shards::{
     device::file::{DeviceFile, FileError},
-    format::superblock::{COPY_OFFSETS, Chosen, Superblock, SuperblockError, choose},
+    format::superblock::{COPY_OFFSETS, Chosen, Superblock, SuperblockChoiceError, SuperblockError, choose},
     ids::DeviceIndex,
     limits::SUPERBLOCK_COPY_BYTES_MAX,
     memory::PooledBuffer,
@@ -32,6 +32,16 @@ pub(crate) fn read(devices: Vec<Arc<DeviceFile>>) -> Result<Found, OpenError> {
     let Some(superblock) = newest.map(|(_, chosen)| chosen.superblock.clone()) else {
         return Err(crate::options::OptionError::Devices { found: 0 }.into());
     };
+    for (device, chosen) in &chosen_of {
+        let other = &chosen.superblock;
+        let as_newest = Superblock { device: superblock.device, ..other.clone() };
+        let is_tie = other.store == superblock.store && other.sequence == superblock.sequence;
+        if is_tie && as_newest != superblock {
+            // A device that a growth had begun to add, and that later opens did without.
+            let error = SuperblockChoiceError::Contradiction { sequence: superblock.sequence };
+            return Err(OpenError::Superblock { path: device.path().to_owned(), error });
+        }
+    }
     in_order(superblock, chosen_of)
 }
 

@@ -7,6 +7,7 @@
 //! Backends: [`uring`] (the product), [`threads`] (hosts that forbid io_uring), [`null`] and [`ram`] (tests and
 //! benches). [`mod@file`] opens what the first two work on.
 
+use self::file::DeviceFile;
 use crate::{
     ids::DeviceIndex,
     memory::{PooledBuffer, Region, RegionSlice},
@@ -279,6 +280,12 @@ pub trait Device: Send {
     /// shows in [`Device::grants`].
     fn register(&mut self, region: &Arc<Region>);
 
+    /// Takes a further device, or another file for one that nothing was submitted to yet. Operations on it may be
+    /// submitted once this has returned.
+    fn add(&mut self, _device: DeviceIndex, _file: Arc<DeviceFile>) -> Result<(), Errno> {
+        Err(Errno(libc::EOPNOTSUPP))
+    }
+
     /// What the host granted.
     fn grants(&self) -> &Grants;
 
@@ -289,4 +296,19 @@ pub trait Device: Send {
     fn counters(&self) -> Counters {
         Counters::default()
     }
+}
+
+/// Puts a file in the place of a device, which is there already or behind the last.
+fn put_file(
+    files: &mut Vec<Arc<DeviceFile>>,
+    device: DeviceIndex,
+    file: Arc<DeviceFile>,
+) -> Result<(), Errno> {
+    let (index, count) = (usize::from(device.0), files.len());
+    match files.get_mut(index) {
+        Some(place) => *place = file,
+        None if index == count => files.push(file),
+        None => return Err(Errno(libc::EINVAL)),
+    }
+    Ok(())
 }

@@ -5,9 +5,10 @@
 
 use super::{
     Completion, Counters, Device, DeviceBroken, Errno, Grants, Instant, Operation, Rejected, Token,
-    WriteSync, clock::monotonic_now, file::DeviceFile, signal::Signal,
+    WriteSync, clock::monotonic_now, file::DeviceFile, put_file, signal::Signal,
 };
 use crate::{
+    ids::DeviceIndex,
     limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_THREADS_DEFAULT, IO_THREADS_MAX},
     memory::Region,
     park::Bell,
@@ -21,7 +22,7 @@ use std::{
     fmt,
     io::IoSlice,
     os::fd::BorrowedFd,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -51,6 +52,9 @@ pub struct PoolUnavailable {
     pub errno: Errno,
 }
 
+/// The store's devices. A worker takes its file out before it works, so that nobody waits for a device.
+type Files = RwLock<Vec<Arc<DeviceFile>>>;
+
 struct Job {
     token: Token,
     operation: Operation,
@@ -60,6 +64,7 @@ struct Job {
 pub struct ThreadsDevice {
     /// `None` only while it is dropped: the workers end when there is no sender.
     jobs: Option<Sender<Job>>,
+    files: Arc<Files>,
     /// Has room for everything in flight, so that a worker never waits for the core.
     done: Receiver<Completion>,
     workers: Vec<JoinHandle<()>>,
@@ -86,8 +91,10 @@ impl ThreadsDevice {
         for file in &files {
             missing.extend_from_slice(file.warnings());
         }
+        let files = Arc::new(RwLock::new(files));
         let mut device = Self {
             jobs: Some(jobs),
+            files: Arc::clone(&files),
             done,
             workers: Vec::with_capacity(count as usize),
             bell: Arc::new(Bell::new(signal.clone())),
@@ -97,7 +104,6 @@ impl ThreadsDevice {
             grants: Grants { backend: "threads", features: Vec::new(), missing },
             counters: Counters::default(),
         };
-        let files: Arc<[Arc<DeviceFile>]> = files.into();
         for index in 0..count {
             let worker = Worker {
                 files: Arc::clone(&files),
@@ -191,6 +197,11 @@ impl Device for ThreadsDevice {
 
     fn register(&mut self, _region: &Arc<Region>) {}
 
+    fn add(&mut self, device: DeviceIndex, file: Arc<DeviceFile>) -> Result<(), Errno> {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        put_file(&mut files, device, file)
+    }
+
     fn grants(&self) -> &Grants {
         &self.grants
     }
@@ -226,7 +237,7 @@ impl fmt::Debug for ThreadsDevice {
 }
 
 struct Worker {
-    files: Arc<[Arc<DeviceFile>]>,
+    files: Arc<Files>,
     todo: Receiver<Job>,
     results: Sender<Completion>,
     signal: Arc<Signal>,
@@ -235,8 +246,11 @@ struct Worker {
 impl Worker {
     fn run(self) {
         while let Ok(Job { token, mut operation }) = self.todo.recv() {
-            let result = match self.files.get(usize::from(operation.device().0)) {
-                Some(file) => perform(file, &mut operation).map_err(Errno::from),
+            let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+            let file = files.get(usize::from(operation.device().0)).cloned();
+            drop(files);
+            let result = match file {
+                Some(file) => perform(&file, &mut operation).map_err(Errno::from),
                 None => Err(Errno(libc::EBADF)),
             };
             // The device may be gone already; then nobody wants to know, and the memory is freed here.

@@ -9,9 +9,10 @@
 
 use super::{
     Completion, Counters, Device, DeviceBroken, Errno, Grants, Instant, Operation, Rejected, Token,
-    clock::monotonic_now, file::DeviceFile,
+    clock::monotonic_now, file::DeviceFile, put_file,
 };
 use crate::{
+    ids::DeviceIndex,
     limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DRAIN_MS_MAX, IO_STALL_MS_MAX},
     memory::Region,
     park::{Bell, Wakeup},
@@ -88,6 +89,8 @@ pub struct UringDevice {
     refused: Vec<Completion>,
     files: Vec<Arc<DeviceFile>>,
     fixed_files: bool,
+    /// Devices that came later and that the kernel did not register: a bit for each. It looks them up each time.
+    unregistered: u16,
     registered: Registered,
     bell: Arc<Bell>,
     bell_fd: Arc<BellFd>,
@@ -153,6 +156,7 @@ impl UringDevice {
             refused: Vec::new(),
             files,
             fixed_files,
+            unregistered: 0,
             registered,
             bell: Arc::new(Bell::new(bell_fd.clone())),
             bell_fd,
@@ -169,7 +173,8 @@ impl UringDevice {
         let Some(operation) = self.in_flight.get_mut(key) else { return Err(Errno(libc::EINVAL)) };
         let device = operation.device();
         let Some(file) = self.files.get(usize::from(device.0)) else { return Err(Errno(libc::EBADF)) };
-        let target = Target { fixed: self.fixed_files, index: device, fd: file.raw_fd() };
+        let fixed = self.fixed_files && self.unregistered & 1 << device.0 == 0;
+        let target = Target { fixed, index: device, fd: file.raw_fd() };
         let entry = match operation {
             Operation::Read { offset, buffer, .. } => {
                 let place = Place::new(buffer.region(), buffer.offset(), buffer.len(), &self.registered);
@@ -403,6 +408,16 @@ impl Device for UringDevice {
 
     fn register(&mut self, region: &Arc<Region>) {
         self.registered.add(&self.ring, region, &mut self.grants);
+    }
+
+    fn add(&mut self, device: DeviceIndex, file: Arc<DeviceFile>) -> Result<(), Errno> {
+        let fd = file.raw_fd();
+        put_file(&mut self.files, device, file)?;
+        let updated = self.ring.submitter().register_files_update(u32::from(device.0), &[fd]);
+        if updated.is_err() {
+            self.unregistered |= 1 << device.0;
+        }
+        Ok(())
     }
 
     fn grants(&self) -> &Grants {

@@ -204,6 +204,11 @@ impl Ring {
         self.is_restricted.load(Ordering::Relaxed)
     }
 
+    /// True if the store had an extent for ordinary appends a moment ago.
+    pub(crate) fn has_free_extents(&self) -> bool {
+        self.extents.free_for_appends() > 0
+    }
+
     /// Longest payload of one record, in bytes.
     #[must_use]
     pub const fn payload_bytes_max(&self) -> u64 {

@@ -30,10 +30,10 @@ impl ShardOwner {
         let takes_reserve = self.context.extents.free_for_appends() == 0;
         if takes_reserve && (!self.space.wants_room || self.context.extents.free_count() == 0) {
             self.space.is_stuck = std::mem::take(&mut self.space.wants_room);
-            if !self.shared.is_starved.swap(true, Ordering::AcqRel) {
-                // Appends that wait for room must hear that there will be none.
-                self.shared.room.publish(&mut self.woken);
-            }
+            self.shared.is_starved.store(true, Ordering::Release);
+            // Appends that wait for room must hear that there will be none; also those that saw an extent which
+            // another shard has claimed since.
+            self.shared.room.publish(&mut self.woken);
             return lifted || self.space.is_stuck;
         }
         let Some(buffer) = self.context.headers.take(self.context.layout.geometry().slot_bytes() as usize)

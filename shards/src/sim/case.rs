@@ -6,6 +6,7 @@ use super::{
     device::{Disks, SharedWorld, lock},
     disk::Crash,
     faults::Faults,
+    growing::{Grower, Reserve},
     life::{Course, End, live},
     opened::{Closed, Options, open},
     oracle::Oracle,
@@ -87,6 +88,9 @@ struct Case {
     probe_one_in: u64,
     geometry: Geometry,
     extents: Vec<u32>,
+    /// There is room beyond the store.
+    grows: bool,
+    seed: u64,
 }
 
 impl Case {
@@ -97,10 +101,10 @@ impl Case {
         };
         let few = random.pick(&[4, 8, 16, 24]);
         let extents = if random.one_in(4) { vec![few, few] } else { vec![few] };
-        let bytes: Vec<u64> = extents
-            .iter()
-            .map(|extents| SUPERBLOCK_AREA_BYTES + u64::from(*extents) * EXTENT_BYTES_MIN)
-            .collect();
+        let reserve = Reserve::draw(seed);
+        let rooms: Vec<u32> = extents.iter().map(|it| it + reserve.beyond).chain(reserve.further).collect();
+        let bytes: Vec<u64> =
+            rooms.iter().map(|it| SUPERBLOCK_AREA_BYTES + u64::from(*it) * EXTENT_BYTES_MIN).collect();
         let faults = settings.faults.draw(&mut random);
         let mut world = World::new(geometry, random.fork(), faults, &bytes);
         world.trace = settings.trace.then(Vec::new);
@@ -108,11 +112,13 @@ impl Case {
         Self {
             random,
             world: Arc::new(Mutex::new(world)),
-            oracle: Oracle::new(geometry, extents.iter().sum()),
+            oracle: Oracle::new(geometry, rooms.iter().sum()),
             tally: Tally::default(),
             probe_one_in: settings.probe_one_in,
             geometry,
+            grows: rooms != extents,
             extents,
+            seed,
         }
     }
 
@@ -134,8 +140,16 @@ impl Case {
                     let course = Course::draw(&mut self.random, self.probe_one_in);
                     lock(&self.world).note(|| format!("OPEN {options:?} {course:?}"));
                     let buffer_bytes = options.buffer_bytes;
-                    let end =
-                        live(opened, &self.world, &mut self.oracle, &mut self.tally, course, buffer_bytes)?;
+                    let grower = Grower::new(self.seed ^ self.tally.lives << 32, self.grows);
+                    let end = live(
+                        opened,
+                        &self.world,
+                        &mut self.oracle,
+                        &mut self.tally,
+                        course,
+                        buffer_bytes,
+                        grower,
+                    )?;
                     lock(&self.world).note(|| format!("{end:?}"));
                     if !self.crash(end)? {
                         return Ok(());

@@ -6,6 +6,7 @@ use super::{
     clients::{Client, Scene},
     device::{Disks, SharedWorld, lock},
     disk::Crash,
+    growing::Grower,
     opened::{Opened, SimCore},
     oracle::Oracle,
     random::Random,
@@ -13,10 +14,12 @@ use super::{
 };
 use crate::{
     core::Turn,
-    format::superblock::ShardEntry,
+    failure::SyncFailures,
+    format::superblock::{ShardEntry, Superblock},
     ids::ShardId,
     opening::{WriteSuperblockError, closing_superblock, write_superblock},
 };
+use std::sync::Arc;
 
 /// Scheduler steps of a life; one that goes on for longer never ends.
 const STEPS_MAX: u32 = 100_000;
@@ -70,6 +73,10 @@ pub(super) struct Life<'life> {
     course: Course,
     tails: Vec<(ShardId, ShardEntry)>,
     is_closing: bool,
+    /// As written last.
+    superblock: Superblock,
+    sync_failures: Arc<SyncFailures>,
+    grower: Grower,
 }
 
 #[derive(Clone, Copy)]
@@ -77,6 +84,7 @@ enum Next {
     Core(usize),
     Client(usize),
     Device,
+    Grower,
 }
 
 /// Runs the store until it is closed or the crash comes.
@@ -87,21 +95,36 @@ pub(super) fn live(
     tally: &mut Tally,
     course: Course,
     buffer_bytes: u64,
+    grower: Grower,
 ) -> Result<End, String> {
-    let Opened { cores, directory, requests, superblock } = opened;
+    let Opened { cores, directory, requests, superblock, sync_failures } = opened;
     let mut random = lock(world).random.fork();
     let clients = (0..course.clients)
         .map(|index| Client::new(index, random.fork(), course.work, course.is_bulk))
         .collect();
     let scene = Scene { directory: &directory, requests: &requests, world, buffer_bytes };
     let (tails, is_closing) = (Vec::new(), false);
-    let mut life = Life { scene, cores, clients, oracle, tally, random, course, tails, is_closing };
+    let mut life = Life {
+        scene,
+        cores,
+        clients,
+        oracle,
+        tally,
+        random,
+        course,
+        tails,
+        is_closing,
+        superblock,
+        sync_failures,
+        grower,
+    };
     let ran = life.run();
     if ran.is_err() {
         // Whatever is still there must not go on.
         lock(world).is_crashed = true;
     }
-    let Life { cores, clients, oracle, tails, .. } = life;
+    let Life { cores, clients, oracle, tails, mut superblock, mut grower, .. } = life;
+    grower.give_up(&mut superblock);
     drop(clients);
     drop(cores);
     ran?;
@@ -141,6 +164,7 @@ impl Life<'_> {
                 Next::Core(core) => self.turn(core),
                 Next::Client(client) => self.clients[client].step(&self.scene, self.oracle)?,
                 Next::Device => self.complete()?,
+                Next::Grower => self.grow()?,
             }
             self.look_around()?;
             if lock(self.scene.world).is_crashed {
@@ -186,6 +210,9 @@ impl Life<'_> {
         }
         if in_flight > 0 {
             choices.push((Next::Device, device_weight));
+        }
+        if self.grower.can_step(self.scene.directory) && !self.is_closing {
+            choices.push((Next::Grower, 1));
         }
         let total: u64 = choices.iter().map(|(_, weight)| weight).sum();
         if total == 0 {
@@ -261,6 +288,15 @@ impl Life<'_> {
                 lock(self.scene.world).note(|| format!("core {index} closed"));
             }
         }
+    }
+
+    fn grow(&mut self) -> Result<(), String> {
+        let Scene { directory, world, .. } = &self.scene;
+        self.grower.step(&mut self.superblock, world, &self.sync_failures, directory, self.oracle);
+        if !lock(world).is_crashed && self.random.one_in(self.course.probe_one_in) {
+            self.probe()?;
+        }
+        Ok(())
     }
 
     fn complete(&mut self) -> Result<(), String> {

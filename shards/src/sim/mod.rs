@@ -10,6 +10,7 @@ mod clients;
 mod device;
 mod disk;
 mod faults;
+mod growing;
 mod image;
 mod life;
 mod opened;

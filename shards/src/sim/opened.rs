@@ -13,6 +13,7 @@ use crate::{
     core::{Core, CoreSetup},
     device::Device,
     directory::{CoreHandle, Directory},
+    failure::SyncFailures,
     format::{checksum::StoreSeed, superblock::Superblock},
     ids::{CoreId, FrameNumber, ShardId},
     limits::{BUFFER_BYTES_MIN, CHECKPOINT_BYTES_MIN, IO_DEPTH_MIN, RING_BUFFERS_MIN},
@@ -80,6 +81,7 @@ pub(super) struct Opened {
     pub directory: Arc<Directory>,
     pub requests: Arc<Requests>,
     pub superblock: Superblock,
+    pub sync_failures: Arc<SyncFailures>,
 }
 
 /// Why there are no cores.
@@ -169,7 +171,8 @@ fn build(
         part.core.join(Arc::clone(&directory));
     }
     let cores = parts.into_iter().map(Some).collect();
-    Ok(Opened { cores, directory, requests: Arc::default(), superblock: prepared.superblock })
+    let Prepared { superblock, sync_failures, .. } = prepared;
+    Ok(Opened { cores, directory, requests: Arc::default(), superblock, sync_failures })
 }
 
 fn start(

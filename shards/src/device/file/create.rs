@@ -142,6 +142,45 @@ impl DeviceFile {
     }
 }
 
+impl DeviceFile {
+    /// Makes room at the end of a device that is in use: a file is given the size if it is smaller; `None`: nothing is
+    /// made larger, what is there counts. With [`Fill::Zeros`] everything from `from` on is written. Synced when this
+    /// returns, which gives the bytes that it has now. `progress` is told the bytes done and the bytes in total.
+    ///
+    /// A failed sync takes what others wrote with it: see [`crate::failure::SyncFailures::note`].
+    pub fn enlarge(
+        &self,
+        bytes: Option<u64>,
+        from: u64,
+        fill: Fill,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<u64, CreateError> {
+        let available = self.bytes_now()?;
+        let path = || self.path().to_owned();
+        let wanted = bytes.unwrap_or(available - available % self.alignment());
+        if !wanted.is_multiple_of(self.alignment()) || wanted < from {
+            return Err(CreateError::Size { path: path(), bytes: wanted, alignment: self.alignment() });
+        }
+        if wanted > available {
+            if self.kind() == FileKind::Block {
+                return Err(CreateError::TooSmall { path: path(), bytes: wanted, available });
+            }
+            extend(self, wanted, fill)?;
+        }
+        if fill == Fill::Zeros {
+            write_zeros_from(self, from, wanted, progress).map_err(|error| full_at(error, wanted))?;
+        }
+        self.sync_all()?;
+        Ok(wanted.min(self.bytes_now()?))
+    }
+
+    /// Size of this moment, in bytes.
+    pub fn bytes_now(&self) -> Result<u64, OpenError> {
+        bytes_of(self.as_fd(), self.kind())
+            .map_err(|errno| OpenError::host(self.path(), "asking for the size", errno))
+    }
+}
+
 fn open_options(options: &CreateOptions) -> OpenOptions {
     OpenOptions {
         access: Access::ReadWrite,
@@ -218,21 +257,29 @@ fn checked_bytes(file: &DeviceFile, options: &CreateOptions) -> Result<u64, Crea
 
 /// Gives a file its size. What was in it is gone.
 fn resize(file: &DeviceFile, bytes: u64, fill: Fill) -> Result<(), CreateError> {
-    let path = file.path();
-    let failed = |errno| match errno {
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => CreateError::Full { path: path.to_owned(), bytes },
-        errno => OpenError::host(path, "giving the file its size", errno).into(),
-    };
-    ftruncate(file, 0).map_err(failed)?;
-    ftruncate(file, bytes).map_err(failed)?;
+    ftruncate(file, 0).map_err(|errno| no_size(file, bytes, errno))?;
+    extend(file, bytes, fill)
+}
+
+/// Makes a file longer; what was in it stays.
+fn extend(file: &DeviceFile, bytes: u64, fill: Fill) -> Result<(), CreateError> {
+    ftruncate(file, bytes).map_err(|errno| no_size(file, bytes, errno))?;
     if fill == Fill::Zeros {
         // Only so that blocks lie together and a lack of space shows before an hour of writing.
         match fallocate(file, FallocateFlags::empty(), 0, bytes) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => {}
-            Err(errno) => return Err(failed(errno)),
+            Err(errno) => return Err(no_size(file, bytes, errno)),
         }
     }
     Ok(())
+}
+
+fn no_size(file: &DeviceFile, bytes: u64, errno: Errno) -> CreateError {
+    let path = file.path();
+    match errno {
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => CreateError::Full { path: path.to_owned(), bytes },
+        errno => OpenError::host(path, "giving the file its size", errno).into(),
+    }
 }
 
 /// A block device counts as empty if its first megabyte is zero: every file system and partition table that is in
@@ -247,6 +294,16 @@ fn check_empty(file: &DeviceFile) -> Result<(), CreateError> {
 }
 
 fn write_zeros(file: &DeviceFile, bytes: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<(), CreateError> {
+    write_zeros_from(file, 0, bytes, progress)
+}
+
+fn write_zeros_from(
+    file: &DeviceFile,
+    from: u64,
+    to: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), CreateError> {
+    let bytes = to.saturating_sub(from);
     if bytes == 0 {
         return Ok(());
     }
@@ -257,10 +314,10 @@ fn write_zeros(file: &DeviceFile, bytes: u64, progress: &mut dyn FnMut(u64, u64)
     while done < bytes {
         let left = bytes - done;
         if left >= whole.len() as u64 {
-            file.write_all_at(done, &whole)?;
+            file.write_all_at(from + done, &whole)?;
             done += whole.len() as u64;
         } else {
-            file.write_all_at(done, &zeros(left)?)?;
+            file.write_all_at(from + done, &zeros(left)?)?;
             done = bytes;
         }
         progress(done, bytes);

@@ -2,7 +2,7 @@
 
 use crate::{
     device::{Errno, Grants},
-    limits::{IO_MEMORY_PAUSE_MS_MAX, IO_MEMORY_WAIT_MS_MAX, IO_WORKERS_MAX},
+    limits::{DEVICES_MAX, IO_MEMORY_PAUSE_MS_MAX, IO_MEMORY_WAIT_MS_MAX, IO_WORKERS_MAX},
 };
 use io_uring::IoUring;
 use std::time::Duration;
@@ -211,9 +211,11 @@ pub(super) fn bound_workers(ring: &IoUring, grants: &mut Grants) {
     }
 }
 
-/// Registers the files, so that an operation need not look them up.
+/// Registers the files, so that an operation need not look them up, with places for devices that come later.
 pub(super) fn fix_files(ring: &IoUring, fds: &[i32], grants: &mut Grants) -> bool {
-    match ring.submitter().register_files(fds) {
+    let mut places = [-1; DEVICES_MAX as usize];
+    fds.iter().zip(&mut places).for_each(|(fd, place)| *place = *fd);
+    match ring.submitter().register_files(&places) {
         Ok(()) => {
             grants.features.push("fixed files");
             true
