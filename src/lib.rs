@@ -15,6 +15,7 @@ extern crate self as corelog;
     reason = "only words are taken apart here; and within this crate a non-exhaustive enum is exhaustive"
 )]
 mod cli;
+mod cut;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -51,6 +52,7 @@ pub use corelog_shards::{
     watermark::{Durability, Watermarks},
 };
 pub use corelog_tuning::probe::Warning;
+pub use cut::Cut;
 pub use error::{
     AppendError, CloseError, FormatError, GeometryProblem, GrowError, OpenError, Refused, SpaceError,
     WaitError,

@@ -73,6 +73,7 @@ impl Store {
             flush_error: None,
             on_damage: OnDamage::Stop,
             is_following: false,
+            before: None,
             has_yielded: false,
             ended_at: None,
         })
@@ -108,6 +109,8 @@ pub struct Scan {
     flush_error: Option<WaitError>,
     on_damage: OnDamage,
     is_following: bool,
+    /// It ends before this frame.
+    before: Option<FrameNumber>,
     has_yielded: bool,
     ended_at: Option<Position>,
 }
@@ -129,6 +132,19 @@ impl Scan {
     pub const fn skip_damage(mut self) -> Self {
         self.on_damage = OnDamage::Skip;
         self
+    }
+
+    /// Ends before a frame.
+    pub(crate) const fn before(mut self, frame: FrameNumber) -> Self {
+        self.before = Some(frame);
+        self
+    }
+
+    /// How far the scan may go now.
+    fn limit(&self) -> Limit {
+        let written = Limit::written(&self.shard);
+        let frames = self.before.map_or(written.frames, |before| before.min(written.frames));
+        Limit { frames, ..written }
     }
 
     pub(crate) const fn read_ahead(mut self, reads: usize) -> Self {
@@ -225,7 +241,7 @@ impl Scan {
                 Poll::Ready(Arrival::Failed(error)) => self.flush_error = Some(error),
             }
         }
-        let limit = Limit::written(&self.shard);
+        let limit = self.limit();
         let (directory, shard) = (Arc::clone(self.store.directory()), Arc::clone(&self.shard));
         let extents = LiveExtents { directory: &directory, shard: &shard };
         let geometry = *directory.layout.geometry();
@@ -276,7 +292,7 @@ impl Scan {
                     LocateStep::Found(ordinal) => {
                         let ScanFrom::Frame(frame) = self.from else { return Poll::Ready(Ok(())) };
                         let ordinal = ordinal.unwrap_or_default();
-                        self.begin(Start::Frame { frame, ordinal }, Limit::written(&shard));
+                        self.begin(Start::Frame { frame, ordinal }, self.limit());
                         return Poll::Ready(Ok(()));
                     }
                 }

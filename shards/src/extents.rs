@@ -4,6 +4,7 @@
 //! durable through the extent header that the claiming shard writes before the first frame goes into the extent.
 
 use crate::{
+    cut::Cuts,
     geometry::Geometry,
     ids::{ExtentIndex, ExtentOrdinal, Generation, ShardId},
     limits::REGIONS_MAX,
@@ -103,6 +104,8 @@ pub struct ExtentTable {
     free: AtomicU64,
     /// Free extents that only control records and cleaning may claim.
     reserve: AtomicU64,
+    /// Here because all rings of a store share this table, and nothing else.
+    cuts: Cuts,
 }
 
 impl ExtentTable {
@@ -112,7 +115,7 @@ impl ExtentTable {
         let (free, reserve) = (AtomicU64::new(u64::from(count)), AtomicU64::new(0));
         let grown = (0..REGIONS_MAX).map(|_| OnceLock::new()).collect();
         let counted = AtomicU64::new(u64::from(count));
-        Self { geometry, rows: rows(count), grown, count: counted, free, reserve }
+        Self { geometry, rows: rows(count), grown, count: counted, free, reserve, cuts: Cuts::default() }
     }
 
     /// Adds extents behind the last one, all free and never claimed; the superblock that says so is durable. One
@@ -150,6 +153,12 @@ impl ExtentTable {
             Some(row) => row,
             None => unreachable!("{extent:?} is none of the store's {}", self.len()),
         }
+    }
+
+    /// The cuts through all rings of the store.
+    #[must_use]
+    pub const fn cuts(&self) -> &Cuts {
+        &self.cuts
     }
 
     /// Keeps so many extents free from ordinary appends.

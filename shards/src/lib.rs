@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod core;
+pub mod cut;
 pub mod device;
 pub mod directory;
 pub mod extents;

@@ -139,6 +139,8 @@ mutants! {
     TrimIgnoresWriters,
     /// The extents of a store that grows can be claimed before a superblock names them.
     GrowBeforeSync,
+    /// Who appends while a cut is made leaves all rings to the one who makes it.
+    CutWithoutHelp,
 }
 
 impl Mutant {
@@ -150,6 +152,7 @@ impl Mutant {
             | Self::RingWithoutFence
             | Self::ClaimNotAtomic
             | Self::FreeBeforeDone
+            | Self::CutWithoutHelp
             | Self::OldestRelaxed => Some("it needs two threads at once: a loom model finds it"),
             Self::ReserveIgnoresTag
             | Self::HandOverTwice

@@ -3,7 +3,7 @@
 use super::{Record, Scan, ScanError};
 use crate::store::{Store, block::Sleeper};
 use corelog_shards::{
-    ids::ShardId,
+    ids::{FrameNumber, ShardId},
     limits::{SCAN_ALL_READS, SCAN_READ_AHEAD},
     scan::Position,
 };
@@ -56,6 +56,16 @@ impl ScanAll {
     pub fn skip_damage(mut self) -> Self {
         let skipping = |head: Head| Head { scan: head.scan.skip_damage(), ..head };
         self.heads = self.heads.into_iter().map(skipping).collect();
+        self
+    }
+
+    /// Ends each shard before a frame.
+    pub(crate) fn before(mut self, frame: impl Fn(ShardId) -> FrameNumber) -> Self {
+        let bounded = |head: Head| {
+            let before = frame(head.scan.shard());
+            Head { scan: head.scan.before(before), ..head }
+        };
+        self.heads = self.heads.into_iter().map(bounded).collect();
         self
     }
 

@@ -256,7 +256,7 @@ impl Store {
         self.wait_for_frame(shared, frame, durability)
     }
 
-    fn wait_for_frame(
+    pub(crate) fn wait_for_frame(
         &self,
         shard: &Shard,
         frame: FrameNumber,

@@ -313,3 +313,27 @@ fn loom_flush_against_rotation() {
     holds(flush_against_rotation);
     breaks(Mutant::FlushLooksTwice, "waits for None only", flush_against_rotation);
 }
+
+/// Would have found a record that follows one behind the cut, and is in front of it: a thread appends to two rings, one
+/// after the other, while another thread cuts them in the other order, or in the same.
+fn cut_against_appends_to_two_rings() {
+    let first = Driver::new(Shape::TINY);
+    let second = Driver::sharing(Shape::TINY, &first.table);
+    let rings = [first.ring(), second.ring()];
+    let appender = {
+        let rings = rings.clone();
+        thread::spawn(move || rings.map(|ring| append(&ring, &payload(1, SMALL)).expect("there is room")))
+    };
+    started();
+    let cuts = rings[0].extents.cuts();
+    let frames = cuts.take(rings.iter().map(|ring| &**ring));
+    let [before, after] = appender.join().unwrap();
+    let (has_before, has_after) = (before.frame < frames[0], after.frame < frames[1]);
+    assert!(has_before || !has_after, "the cut has what follows, and not what it follows: {frames:?}");
+}
+
+#[test]
+fn loom_cut_against_appends_to_two_rings() {
+    holds(cut_against_appends_to_two_rings);
+    breaks(Mutant::CutWithoutHelp, "the cut has what follows", cut_against_appends_to_two_rings);
+}

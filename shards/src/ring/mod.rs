@@ -22,6 +22,7 @@ mod tests;
 
 use crate::{
     address::Address,
+    cut::Decided,
     extents::ExtentTable,
     format::{checksum::StoreSeed, record::record_bytes},
     geometry::Geometry,
@@ -30,7 +31,7 @@ use crate::{
     memory::Region,
     mutant::{self, Mutant},
     park::Bell,
-    sync::{AtomicBool, AtomicU64, Ordering},
+    sync::{AtomicU64, Mutex, Ordering},
 };
 use crossbeam_utils::CachePadded;
 use reservation::Reservation;
@@ -145,10 +146,17 @@ pub struct Ring {
     lingers: bool,
     buffer_bytes: u64,
     buffer_slots: u64,
-    /// Ordinary reservations are refused: what is left of the store is kept for control records and cleaning. Beside
-    /// what every append reads, and written when the store becomes full or has room again.
-    is_restricted: AtomicBool,
+    /// 0: nothing is in the way of a reservation. Beside what every append reads, and written when the store becomes
+    /// full or has room again, and by cuts.
+    gate: AtomicU64,
+    /// What the last cut decided.
+    decided: Mutex<Decided>,
 }
+
+/// In the gate: ordinary reservations are refused; what is left of the store is kept for control records and cleaning.
+const RESTRICTED: u64 = 1;
+/// In the gate: a cut is under way, and who appends helps with it.
+const MARKED: u64 = 2;
 
 impl Ring {
     fn new(setup: RingSetup) -> Self {
@@ -189,19 +197,78 @@ impl Ring {
             lingers,
             buffer_bytes,
             buffer_slots: geometry.slots_for(buffer_bytes),
-            is_restricted: AtomicBool::new(false),
+            gate: AtomicU64::new(0),
+            decided: Mutex::new(Decided::default()),
         }
     }
 
     /// Refuses ordinary reservations, or takes them again. A thread that looked a moment before still gets in.
     pub(crate) fn restrict(&self, is_restricted: bool) {
-        self.is_restricted.store(is_restricted, Ordering::Relaxed);
+        self.set_gate(RESTRICTED, is_restricted);
     }
 
     /// True while ordinary reservations are refused.
     #[must_use]
     pub fn is_restricted(&self) -> bool {
-        self.is_restricted.load(Ordering::Relaxed)
+        self.gate.load(Ordering::Relaxed) & RESTRICTED != 0
+    }
+
+    fn set_gate(&self, bit: u64, is_set: bool) {
+        // Release pairs with the acquire of `reserve`: who finds the mark of a cut gone finds its ring decided.
+        if is_set {
+            self.gate.fetch_or(bit, Ordering::Release);
+        } else {
+            self.gate.fetch_and(!bit, Ordering::Release);
+        }
+    }
+
+    /// Before a cut decides anything, and when all is decided.
+    pub(crate) fn mark_for_cut(&self, is_marked: bool) {
+        self.set_gate(MARKED, is_marked);
+    }
+
+    /// Decides what of this ring belongs to the cut `number`, unless somebody has: the records of the frames below the
+    /// result. All rings are marked.
+    pub(crate) fn decide(&self, number: u64) -> FrameNumber {
+        let mut decided = self.decided.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if decided.number < number {
+            *decided = Decided { number, frame: self.boundary() };
+        }
+        decided.frame
+    }
+
+    /// A frame such that everything reserved so far is in those below it, and such that whoever reserves in it, or
+    /// later, has seen what this thread has: each arm writes, in one atomic step, the word through which a reserver gets
+    /// there.
+    fn boundary(&self) -> FrameNumber {
+        loop {
+            let (position, frame) = self.standing();
+            if position.is_nowhere() {
+                if self.is_still_at(position) {
+                    // A closed ring's last frame may hold records; a parked ring's first holds none.
+                    return if position.is_closed() { frame.next() } else { frame };
+                }
+                continue;
+            }
+            match self.state(position.tag).seal_for_cut(position.tag) {
+                Sealing::Sealed { handed_over } => {
+                    if handed_over {
+                        self.bell.ring();
+                    }
+                    let _later_if_not_now = self.rotate(position);
+                    return frame.next();
+                }
+                Sealing::Empty => return frame,
+                Sealing::AlreadySealed if self.is_still_at(position) => return frame.next(),
+                Sealing::AlreadySealed | Sealing::Moved => {}
+            }
+        }
+    }
+
+    /// True if the ring stands there, and whoever moves it on sees what this thread has seen.
+    fn is_still_at(&self, position: Position) -> bool {
+        let bits = position.to_bits();
+        self.current.compare_exchange(bits, bits, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// True if the store had an extent for ordinary appends a moment ago.
@@ -311,10 +378,24 @@ impl Ring {
     /// the ring on.
     #[inline]
     pub fn reserve(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
-        if self.is_restricted() {
-            return Err(self.why_nowhere());
+        // Acquire: see `set_gate`.
+        if self.gate.load(Ordering::Acquire) != 0 {
+            self.pass_gate()?;
         }
         self.reserve_privileged(length)
+    }
+
+    /// Something is in the way, or was a moment ago.
+    #[cold]
+    fn pass_gate(&self) -> Result<(), Refusal> {
+        let gate = self.gate.load(Ordering::Acquire);
+        if gate & MARKED != 0
+            && !mutant::is_active(Mutant::CutWithoutHelp)
+            && let Some(number) = self.extents.cuts().deciding()
+        {
+            let _whoever_was_first = self.decide(number);
+        }
+        if gate & RESTRICTED != 0 { Err(self.why_nowhere()) } else { Ok(()) }
     }
 
     /// Why there is no room for a record where not even a buffer was looked at.

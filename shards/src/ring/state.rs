@@ -260,6 +260,29 @@ impl AtomicState {
         }
     }
 
+    /// As [`AtomicState::seal`], for a cut: whatever the answer is for the turn `tag`, but that it was sealed before,
+    /// the word was written, and whoever reserves in it, or finds it sealed, from now on has seen what this thread has.
+    pub(crate) fn seal_for_cut(&self, tag: FrameTag) -> Sealing {
+        let mut state = State(self.0.load(Ordering::Relaxed));
+        loop {
+            if state.tag() != tag {
+                return Sealing::Moved;
+            }
+            if state.is_sealed() {
+                return Sealing::AlreadySealed;
+            }
+            let is_empty = state.offset() == 0;
+            let next = if is_empty { state.0 } else { state.0 | SEALED };
+            // Release pairs with the acquire of a reservation in the open buffer, and with that of the `load` before a
+            // rotation.
+            match self.0.compare_exchange_weak(state.0, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) if is_empty => return Sealing::Empty,
+                Ok(_) => return Sealing::Sealed { handed_over: hands_over(state) },
+                Err(seen) => state = State(seen),
+            }
+        }
+    }
+
     /// Takes a handed-over buffer of the turn `tag` for flushing and gives its used bytes. Only the owner calls
     /// this; `None` if the buffer is not ready or was taken before.
     pub(crate) fn begin_flush(&self, tag: FrameTag) -> Option<u64> {

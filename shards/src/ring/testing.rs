@@ -82,7 +82,12 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(shape: Shape) -> Self {
-        let table = Arc::new(ExtentTable::new(shape.geometry, shape.extents));
+        Self::sharing(shape, &Arc::new(ExtentTable::new(shape.geometry, shape.extents)))
+    }
+
+    /// A further ring of the store that has the table.
+    pub(super) fn sharing(shape: Shape, table: &Arc<ExtentTable>) -> Self {
+        let table = Arc::clone(table);
         let first = table.claim(ShardId(0), ExtentOrdinal(0), ExtentIndex(0)).expect("the table is empty");
         let base = shape.geometry.header_slot(first.extent).offset_by(shape.first_slot);
         let bytes = shape.buffer_bytes as usize * shape.buffers as usize;

@@ -1,0 +1,103 @@
+//! Consistent cuts of a running store: a place in each shard, such that nothing in front of one follows something behind
+//! another.
+
+use crate::{
+    error::WaitError,
+    scan::{Scan, ScanAll, ScanError},
+    store::Store,
+    ticket::Reached,
+};
+use corelog_shards::{
+    ids::{FrameNumber, ShardId, StoreId},
+    shard::Shard,
+    watermark::Durability,
+};
+use serde::{Deserialize, Serialize};
+
+/// A cut through all shards of a store; see [`Store::cut`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    store: StoreId,
+    /// By shard: the first frame that is not of the cut.
+    frames: Vec<FrameNumber>,
+}
+
+impl Cut {
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// Of a shard, the first frame behind the cut. `None`: the store had no such shard.
+    #[must_use]
+    pub fn frame(&self, shard: ShardId) -> Option<FrameNumber> {
+        self.frames.get(usize::from(shard.0)).copied()
+    }
+
+    /// True if the cut holds a frame of a shard, and so every record of it: that of a [`crate::Ticket`], or of a
+    /// [`crate::Record`].
+    #[must_use]
+    pub fn has(&self, shard: ShardId, frame: FrameNumber) -> bool {
+        self.frame(shard).is_some_and(|behind| frame < behind)
+    }
+
+    /// The last frame of a shard that has to arrive for the cut to be there.
+    fn last(&self, shard: &Shard) -> Option<FrameNumber> {
+        Some(FrameNumber(self.frame(shard.id())?.0.checked_sub(1)?))
+    }
+}
+
+impl Store {
+    /// Cuts through all shards at once: a record is in the cut, or not, and if it is, so is every record whose append had
+    /// returned before that one's was called, by this thread or any other, in whatever shard.
+    ///
+    /// Costs a part-filled frame in each shard that has one. Appends go on meanwhile; one that meets the cut seals the
+    /// buffer that it was about to use. Nothing of the cut need be on the devices yet: see [`Store::wait_for_cut`].
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        let rings = self.shards().iter().map(|shard| &**shard.ring());
+        Cut { store: self.id(), frames: self.directory().extents.cuts().take(rings) }
+    }
+
+    /// Brings all that is in a cut to `durability`, and waits for it. All shards are asked before any is waited for; the
+    /// first failure is reported after all others have arrived.
+    pub fn wait_for_cut(&self, cut: &Cut, durability: Durability) -> Result<(), WaitError> {
+        let wanted = || self.shards().iter().filter_map(|shard| Some((shard, cut.last(shard)?)));
+        wanted().for_each(|(shard, frame)| shard.request(frame, durability));
+        let mut first = Ok(());
+        for (shard, frame) in wanted() {
+            let waited = self.wait_for_frame(shard, frame, durability);
+            first = first.and(waited);
+        }
+        first
+    }
+
+    /// As [`Store::wait_for_cut`], as a future for any executor.
+    pub async fn wait_for_cut_async(&self, cut: &Cut, durability: Durability) -> Result<(), WaitError> {
+        let wanted = self.shards().iter().filter_map(|shard| Some((shard, cut.last(shard)?)));
+        let mut waits: Vec<_> = wanted
+            .map(|(shard, frame)| {
+                shard.request(frame, durability);
+                Reached::of(shard, frame, durability)
+            })
+            .collect();
+        let mut first = Ok(());
+        for wait in &mut waits {
+            let result = wait.await.map_err(WaitError::Failed);
+            first = first.and(result);
+        }
+        first
+    }
+
+    /// Reads the records of a shard that are in a cut.
+    pub fn scan_cut(&self, cut: &Cut, shard: ShardId) -> Result<Scan, ScanError> {
+        let behind = cut.frame(shard).unwrap_or_default();
+        Ok(self.scan(shard)?.before(behind))
+    }
+
+    /// Reads all records of a cut, in the order of [`Store::scan_all`].
+    pub fn scan_all_cut(&self, cut: &Cut) -> Result<ScanAll, ScanError> {
+        Ok(self.scan_all()?.before(|shard| cut.frame(shard).unwrap_or_default()))
+    }
+}
