@@ -8,6 +8,7 @@
 #[cfg(feature = "fuzzing")]
 extern crate self as corelog;
 
+mod backup;
 #[cfg(feature = "fuzzing")]
 #[allow(
     dead_code,
@@ -35,6 +36,7 @@ mod space;
 mod store;
 mod ticket;
 
+pub use backup::{Backup, BackupError, BackupHead, BackupReport, RestoreError};
 pub use corelog_shards::{
     address::{Address, ParseAddressError},
     core::Turn,

@@ -4,8 +4,8 @@
 //! one ring after the other does not give such boundaries: between two looks a thread may append to a ring that was
 //! looked at, and then to one that was not. So a cut marks all rings first, and then decides them one by one. Whoever
 //! finds a mark decides the ring that it is about to append to, unless somebody has, before it appends. A record behind a
-//! boundary is then only followed by records behind boundaries. `docs/decisions/0020-cuts.md` has the proof, and the loom
-//! models of the ring go through all orders of memory.
+//! boundary is then only followed by records behind boundaries. `docs/decisions/0020-cuts-and-backups.md` has the
+//! proof, and a loom model of the ring goes through all orders of memory.
 
 use crate::{
     ids::FrameNumber,

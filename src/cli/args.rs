@@ -47,6 +47,10 @@ pub enum Command {
     Trim(Trim),
     /// Makes a store larger: one of its files or devices became larger or is made so, or a further one comes.
     Grow(Grow),
+    /// Copies all records into a file, from which `restore` makes a store again. For a store that nobody has open.
+    Backup(Backup),
+    /// Makes a store from a backup, and checks that all of it is there.
+    Restore(Restore),
     /// Copies what is intact out of a damaged store into a new one; exit code 1 and the places if something is lost.
     Salvage(Salvage),
     /// Measures appends, durable appends, random reads and reopening on every core, and checks what it reads.
@@ -267,6 +271,52 @@ pub struct Grow {
     pub sparse: bool,
     /// With --add: use the path although it holds something; what it holds is lost.
     #[arg(long, requires = "add")]
+    pub force: bool,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `corelog backup`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Backup {
+    /// The store.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// The file to make.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// Use OUT although there is a file; what it holds is lost.
+    #[arg(long)]
+    pub force: bool,
+    /// How the device is used.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `corelog restore`.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+pub struct Restore {
+    /// The backup.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub backup: PathBuf,
+    /// File to make, or block device to use.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub store: PathBuf,
+    /// Size of the store, such as 8GiB; a block device is used whole if this is left out.
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<ByteSize>,
+    /// Do not write zeros over the whole store first.
+    #[arg(long)]
+    pub sparse: bool,
+    /// Use the path although it holds something; what it holds is lost.
+    #[arg(long)]
     pub force: bool,
     /// How the device is used.
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod args;
+pub mod backup;
 pub mod bench;
 pub mod cat;
 pub mod exit;
@@ -35,6 +36,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Verify(args) if args.scrub => scrub::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Trim(args) => trim::run(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Grow(args) => grow::run(&args),
         Command::Salvage(args) => salvage::run(&args),
     };
