@@ -105,6 +105,8 @@ pub fn keep_in_flight<D: Driver, O: Operations<D>>(
             };
             slots[index] = Some(UnderWay { future, expected, began });
             woken.push(index);
+            // After each: a run that is to end by its records has exactly as many.
+            over = operations.is_over();
         }
         if over && vacant.len() == in_flight {
             return Ok(());
