@@ -21,6 +21,7 @@ use crate::{
 };
 use crossbeam_utils::CachePadded;
 use std::{
+    collections::BTreeMap,
     io::IoSlice,
     ops::Range,
     sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as PlainU64},
@@ -85,6 +86,8 @@ pub struct Shard {
     written_end: AtomicU64,
     /// All claimed extents in the order of their ordinals.
     extents: RwLock<Vec<ShardExtent>>,
+    /// The frame behind the last one in each extent that takes no more.
+    frames_end: RwLock<BTreeMap<ExtentOrdinal, FrameNumber>>,
     space: RwLock<ShardSpace>,
     /// Batches and large records that are being written.
     pub(crate) writers: OpenWriters,
@@ -137,6 +140,7 @@ impl Shard {
             is_starved: AtomicBool::new(false),
             written_end: AtomicU64::new(written_end.0),
             extents: RwLock::new(extents),
+            frames_end: RwLock::default(),
             space: RwLock::default(),
             writers: OpenWriters::default(),
             counters: ShardCounters::default(),
@@ -299,6 +303,16 @@ impl Shard {
         extents.get(extents.partition_point(|extent| extent.ordinal < ordinal)).copied()
     }
 
+    /// The frame behind the last one in an extent that takes no more; `None`: it does, or the shard has no such extent.
+    #[must_use]
+    pub fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
+        self.frames_end.read().unwrap_or_else(PoisonError::into_inner).get(&ordinal).copied()
+    }
+
+    pub(crate) fn note_frames_end(&self, ordinal: ExtentOrdinal, frame: FrameNumber) {
+        self.frames_end.write().unwrap_or_else(PoisonError::into_inner).insert(ordinal, frame);
+    }
+
     /// From the ordinal of its first extent to behind that of its last; some between may be missing.
     #[must_use]
     pub fn ordinals(&self) -> Range<u64> {
@@ -318,6 +332,7 @@ impl Shard {
     pub(crate) fn remove_extent(&self, ordinal: ExtentOrdinal) {
         let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
         extents.retain(|extent| extent.ordinal != ordinal);
+        self.frames_end.write().unwrap_or_else(PoisonError::into_inner).remove(&ordinal);
     }
 
     /// The last extent is never freed, so that ordinals never come again.

@@ -29,6 +29,13 @@ impl ExtentSequence for Recovered<'_> {
         Some(SequencedExtent { extent: extent.index, generation: extent.generation })
     }
 
+    fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
+        let (_, but_last) = self.0.space.extents.split_last()?;
+        let index = but_last.binary_search_by_key(&ordinal, |facts| facts.ordinal).ok()?;
+        let facts = but_last.get(index)?;
+        Some(FrameNumber(facts.first_frame.0 + u64::from(facts.frames)))
+    }
+
     fn ordinals(&self) -> Range<u64> {
         match (self.0.extents.first(), self.0.extents.last()) {
             (Some(first), Some(last)) => first.ordinal.0..last.ordinal.0 + 1,

@@ -84,6 +84,12 @@ pub trait ExtentSequence {
         found.map(|it| it.generation)
     }
 
+    /// The frame behind the last one in an extent that takes no more, where that is known.
+    fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
+        let _unknown = ordinal;
+        None
+    }
+
     /// From the ordinal of the first to behind that of the last. What was freed leaves gaps between.
     fn ordinals(&self) -> Range<u64>;
 
@@ -127,6 +133,10 @@ impl ExtentSequence for LiveExtents<'_> {
         let entry = self.directory.extents.get(extent)?;
         let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.shard.id();
         is_ours.then_some(entry.generation)
+    }
+
+    fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
+        self.shard.frames_end(ordinal)
     }
 
     fn ordinals(&self) -> Range<u64> {

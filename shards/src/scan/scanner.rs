@@ -391,6 +391,9 @@ impl Scanner {
             if self.next.number.is_none() && candidate.slot == self.limit.end {
                 return Ok(Look::End);
             }
+            if self.is_replaced(candidate, extents) {
+                continue;
+            }
             let looked = match &self.tried {
                 Some((slot, fault)) if *slot == candidate.slot => Err(fault.clone()),
                 _ => self.look_at(candidate, extents),
@@ -437,6 +440,13 @@ impl Scanner {
         };
         let behind = first.filter(is_inside).map(|candidate| Candidate { slot, ..candidate });
         [behind, extents.ordinal_after(self.next.ordinal).and_then(start_of)]
+    }
+
+    /// True if the frame that is looked for is not in the extent. What lies there is one of the same number that an open
+    /// cut off, and had no room for a whole buffer in its place.
+    fn is_replaced(&self, candidate: Candidate, extents: &impl ExtentSequence) -> bool {
+        let is_behind = |end| self.next.number.is_some_and(|number| number >= end);
+        self.next.slot == Some(candidate.slot) && extents.frames_end(candidate.ordinal).is_some_and(is_behind)
     }
 
     /// True if extents between the one at hand and the candidate's were freed.

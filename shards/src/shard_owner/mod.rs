@@ -185,6 +185,7 @@ impl ShardOwner {
             Arc::new(Shard::new(start.shard, Arc::clone(ring.ring()), start.first_frame, end, start.extents));
         shared.is_starved.store(start.is_reserve || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
+        space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));
         let claim_from = context.extents.home(start.shard, context.shard_count);
         Self {
             context,

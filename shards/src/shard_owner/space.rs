@@ -209,6 +209,18 @@ impl Space {
         self.live.keys().next().copied()
     }
 
+    /// The frame behind the last one of each extent but the last that holds any.
+    pub(super) fn each_frames_end(&self, mut each: impl FnMut(ExtentOrdinal, FrameNumber)) {
+        for facts in self.live.values().rev().skip(1) {
+            each(facts.ordinal, FrameNumber(facts.first_frame.0 + u64::from(facts.frames)));
+        }
+    }
+
+    /// The last extent that holds frames.
+    fn last_with_frames(&self) -> Option<ExtentOrdinal> {
+        self.live.keys().next_back().copied()
+    }
+
     /// True if an extent before `ordinal` may be freed by a record that is appended now.
     fn may_free_before(&self, ordinal: ExtentOrdinal) -> bool {
         self.checkpoint.is_some_and(|checkpoint| checkpoint.ordinal >= ordinal)
@@ -342,6 +354,11 @@ impl ShardOwner {
         let geometry = self.context.layout.geometry();
         let (ordinal, base, used) = (self.last_ordinal, header.base_slot, u64::from(header.used_bytes));
         let extent = geometry.extent_of(base);
+        if !self.space.live.contains_key(&ordinal)
+            && let Some(before) = self.space.last_with_frames()
+        {
+            self.shared.note_frames_end(before, header.number);
+        }
         let facts = self.space.live.entry(ordinal).or_insert_with(|| ExtentFacts {
             ordinal,
             extent,

@@ -40,12 +40,19 @@ pub struct Image {
     pub frames: Vec<u64>,
     pub addresses: Vec<Address>,
     pub payloads: Vec<Payload>,
+    /// By ordinal, of the extents that take no more.
+    pub frames_end: Vec<u64>,
 }
 
 impl ExtentSequence for Image {
     fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent> {
         self.extents.get(usize::try_from(ordinal.0.checked_sub(self.first_ordinal)?).unwrap()).copied()
     }
+    fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
+        let place = usize::try_from(ordinal.0.checked_sub(self.first_ordinal)?).unwrap();
+        self.frames_end.get(place).copied().map(FrameNumber)
+    }
+
     fn ordinals(&self) -> Range<u64> {
         self.first_ordinal..self.first_ordinal + self.extents.len() as u64
     }
@@ -72,6 +79,7 @@ impl Image {
             frames: Vec::new(),
             addresses: Vec::new(),
             payloads: Vec::new(),
+            frames_end: Vec::new(),
         };
         image.claim();
         image

@@ -180,3 +180,23 @@ fn a_shard_without_extents_has_nothing_to_scan() {
     let mut scanner = Scanner::new(image.setup(), Start::Oldest, limit, &image);
     assert_eq!(scanner.step(&image), Step::End);
 }
+
+/// An open cut the last frame of an extent off and came with larger buffers, which did not fit in its place: the frame of
+/// that number went to the next extent. The one that was cut off came out of scans instead, and then damage.
+#[test]
+fn a_frame_that_was_cut_off_is_not_taken_for_the_one_that_replaced_it_in_the_next_extent() {
+    let mut image = Image::new(4);
+    image.append(&[vec![1; 100]]);
+    let (link, number) = (image.link, image.number);
+    image.append(&[b"cut off".to_vec()]);
+    image.payloads.pop();
+    image.addresses.pop();
+    (image.link, image.number, image.term) = (link, number, 2);
+    image.frames_end = vec![number];
+    image.claim();
+    image.append(&[b"in its place".to_vec()]);
+    image.append(&[b"behind it".to_vec()]);
+    let (records, damages) = image.drain(&mut image.scanner(Start::Oldest));
+    assert_eq!(damages, []);
+    image.assert_from(0, &records);
+}

@@ -10,7 +10,7 @@ use crate::{
         record::{RecordFlags, RecordKind, RecordView},
     },
     geometry::Geometry,
-    ids::{ExtentOrdinal, SlotIndex},
+    ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     manifest::{Found, ManifestWalk, WalkSetup, WalkStep},
     recovery::RecoveredShard,
     scan::{ExtentSequence, Run, SequencedExtent},
@@ -34,6 +34,12 @@ impl ExtentSequence for Extents<'_> {
     fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent> {
         let found = self.0.extents.iter().find(|extent| extent.ordinal == ordinal)?;
         Some(SequencedExtent { extent: found.index, generation: found.generation })
+    }
+
+    fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
+        let mut but_last = self.0.space.extents.iter().rev().skip(1);
+        let facts = but_last.find(|facts| facts.ordinal == ordinal)?;
+        Some(FrameNumber(facts.first_frame.0 + u64::from(facts.frames)))
     }
 
     fn ordinals(&self) -> Range<u64> {
