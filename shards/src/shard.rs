@@ -206,7 +206,7 @@ impl Shard {
     }
 
     /// Claims room for a payload of `length` bytes, or says at once why not.
-    #[inline]
+    #[inline(always)]
     pub fn try_reserve(&self, length: usize) -> Result<Reservation<'_>, ShardRefusal> {
         if !self.birthplace.is_here() {
             return Err(self.explain(Refusal::Closed));

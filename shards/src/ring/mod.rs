@@ -376,7 +376,8 @@ impl Ring {
 
     /// Claims room for a payload of `length` bytes. Lock-free: it goes round again only when another thread moved
     /// the ring on.
-    #[inline]
+    // Always: called, the reservation goes through memory, which costs as much as all of the rest.
+    #[inline(always)]
     pub fn reserve(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
         // Acquire: see `set_gate`.
         if self.gate.load(Ordering::Acquire) != 0 {
@@ -409,7 +410,7 @@ impl Ring {
     }
 
     /// As [`Ring::reserve`], also where only control records and cleaning may write.
-    #[inline]
+    #[inline(always)]
     pub fn reserve_privileged(&self, length: usize) -> Result<Reservation<'_>, Refusal> {
         if length as u64 > self.payload_bytes_max() {
             return Err(Refusal::TooLarge { max: self.payload_bytes_max() });
