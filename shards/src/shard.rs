@@ -21,11 +21,13 @@ use crate::{
 };
 use crossbeam_utils::CachePadded;
 use std::{
-    collections::BTreeMap,
     io::IoSlice,
     ops::Range,
     sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as PlainU64},
 };
+
+/// Extents that a shard has room to remember before its list grows.
+const EXTENTS_AT_FIRST: usize = 64;
 
 /// Counters of a shard since it was opened. Written by its owner, read by anyone; each is exact, together they are
 /// of a moment ago.
@@ -87,7 +89,7 @@ pub struct Shard {
     /// All claimed extents in the order of their ordinals.
     extents: RwLock<Vec<ShardExtent>>,
     /// The frame behind the last one in each extent that takes no more.
-    frames_end: RwLock<BTreeMap<ExtentOrdinal, FrameNumber>>,
+    frames_end: RwLock<Vec<(ExtentOrdinal, FrameNumber)>>,
     space: RwLock<ShardSpace>,
     /// Batches and large records that are being written.
     pub(crate) writers: OpenWriters,
@@ -140,7 +142,7 @@ impl Shard {
             is_starved: AtomicBool::new(false),
             written_end: AtomicU64::new(written_end.0),
             extents: RwLock::new(extents),
-            frames_end: RwLock::default(),
+            frames_end: RwLock::new(Vec::with_capacity(EXTENTS_AT_FIRST)),
             space: RwLock::default(),
             writers: OpenWriters::default(),
             counters: ShardCounters::default(),
@@ -306,11 +308,17 @@ impl Shard {
     /// The frame behind the last one in an extent that takes no more; `None`: it does, or the shard has no such extent.
     #[must_use]
     pub fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
-        self.frames_end.read().unwrap_or_else(PoisonError::into_inner).get(&ordinal).copied()
+        let ends = self.frames_end.read().unwrap_or_else(PoisonError::into_inner);
+        let place = ends.binary_search_by_key(&ordinal, |end| end.0).ok()?;
+        ends.get(place).map(|end| end.1)
     }
 
     pub(crate) fn note_frames_end(&self, ordinal: ExtentOrdinal, frame: FrameNumber) {
-        self.frames_end.write().unwrap_or_else(PoisonError::into_inner).insert(ordinal, frame);
+        let mut ends = self.frames_end.write().unwrap_or_else(PoisonError::into_inner);
+        match ends.binary_search_by_key(&ordinal, |end| end.0) {
+            Ok(place) => ends[place].1 = frame,
+            Err(place) => ends.insert(place, (ordinal, frame)),
+        }
     }
 
     /// From the ordinal of its first extent to behind that of its last; some between may be missing.
@@ -332,7 +340,7 @@ impl Shard {
     pub(crate) fn remove_extent(&self, ordinal: ExtentOrdinal) {
         let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
         extents.retain(|extent| extent.ordinal != ordinal);
-        self.frames_end.write().unwrap_or_else(PoisonError::into_inner).remove(&ordinal);
+        self.frames_end.write().unwrap_or_else(PoisonError::into_inner).retain(|end| end.0 != ordinal);
     }
 
     /// The last extent is never freed, so that ordinals never come again.
