@@ -289,9 +289,7 @@ impl Salvage {
     /// True if none of the frames from `first` to before `end` is part of the log: their extents were freed.
     fn was_freed(&self, shard: ShardId, first: FrameNumber, end: FrameNumber) -> bool {
         let Some(found) = self.inspection.report().shards.get(usize::from(shard.0)) else { return false };
-        let holds = |facts: &ExtentFacts| {
-            facts.first_frame < end && first.0 < facts.first_frame.0 + u64::from(facts.frames)
-        };
+        let holds = |facts: &ExtentFacts| facts.first_frame < end && first < facts.frames_end();
         let is_covered = found.began_at.is_some_and(|covers| end <= covers);
         is_covered && !found.space.extents.iter().any(holds)
     }

@@ -85,6 +85,10 @@ pub const LARGE_RECORD_STORE_PARTS: u64 = 4;
 /// Every part of a large record but its last has at least this many bytes.
 pub const LARGE_PART_BYTES_MIN: u64 = 4 << 10;
 
+/// Frames of at least this many slots are looked at by their headers alone where their records do not matter yet: smaller
+/// ones come faster in one long read.
+pub const HEADER_ONLY_SLOTS_MIN: u64 = 16;
+
 /// Bytes of the head of a checkpoint's part.
 pub const CHECKPOINT_HEAD_BYTES: usize = 48;
 /// Bytes of an extent in a checkpoint.

@@ -33,7 +33,7 @@ impl ExtentSequence for Recovered<'_> {
         let (_, but_last) = self.0.space.extents.split_last()?;
         let index = but_last.binary_search_by_key(&ordinal, |facts| facts.ordinal).ok()?;
         let facts = but_last.get(index)?;
-        Some(FrameNumber(facts.first_frame.0 + u64::from(facts.frames)))
+        Some(facts.frames_end())
     }
 
     fn ordinals(&self) -> Range<u64> {

@@ -1,7 +1,10 @@
 //! The engine's own notes in a shard's log: what was trimmed and freed, where cursors stand, and checkpoints, which
 //! say it all at once.
 
-use super::codec::{Fields, Writer};
+use super::{
+    codec::{Fields, Writer},
+    frame::FrameHeader,
+};
 use crate::{
     address::Address,
     format::record::ControlKind,
@@ -69,6 +72,40 @@ pub struct ExtentFacts {
     pub unix_ns: u64,
     /// The oldest extent that the lists whose roots are in it lead to; `None`: there are no such roots.
     pub lists_from: Option<ExtentOrdinal>,
+}
+
+impl ExtentFacts {
+    /// Of an extent whose first frame has this header, with no frame counted yet.
+    pub(crate) const fn begun_by(ordinal: ExtentOrdinal, extent: ExtentIndex, first: &FrameHeader) -> Self {
+        Self {
+            ordinal,
+            extent,
+            generation: first.generation,
+            first_frame: first.number,
+            first_link: first.link,
+            frames: 0,
+            records: 0,
+            bytes: 0,
+            dead_bytes: 0,
+            unix_ns: 0,
+            lists_from: None,
+        }
+    }
+
+    /// Counts a frame.
+    pub(crate) fn count(&mut self, header: &FrameHeader) {
+        self.frames = self.frames.saturating_add(1);
+        self.records = self.records.saturating_add(u64::from(header.records));
+        self.bytes = self.bytes.saturating_add(u64::from(header.used_bytes));
+        self.unix_ns = header.unix_ns;
+        self.lists_from = self.lists_from.into_iter().chain(header.lists_from).min();
+    }
+
+    /// The frame behind the last one that is counted.
+    #[must_use]
+    pub fn frames_end(&self) -> FrameNumber {
+        FrameNumber(self.first_frame.0.saturating_add(u64::from(self.frames)))
+    }
 }
 
 /// A named place in a shard's log.

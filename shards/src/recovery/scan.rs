@@ -22,11 +22,9 @@ use crate::{
     },
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId, SlotIndex, Term},
+    limits::HEADER_ONLY_SLOTS_MIN,
     shard_owner::CheckpointPlace,
 };
-
-/// Frames of at least this many slots are read by their headers alone.
-const JUMP_SLOTS: u64 = 16;
 
 /// Of two places that could hold the next frame and do not: the one that looks more like damage.
 fn worse(one: Stop, other: Stop) -> Stop {
@@ -281,24 +279,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
     fn count(&mut self, extent: usize, header: &FrameHeader) {
         let Some(claim) = self.extents.chain.get(extent) else { return };
         let Some(facts) = self.facts.get_mut(extent) else { return };
-        let facts = facts.get_or_insert(ExtentFacts {
-            ordinal: claim.ordinal,
-            extent: claim.extent,
-            generation: claim.generation,
-            first_frame: header.number,
-            first_link: header.link,
-            frames: 0,
-            records: 0,
-            bytes: 0,
-            dead_bytes: 0,
-            unix_ns: 0,
-            lists_from: None,
-        });
-        facts.frames = facts.frames.saturating_add(1);
-        facts.records = facts.records.saturating_add(u64::from(header.records));
-        facts.bytes = facts.bytes.saturating_add(u64::from(header.used_bytes));
-        facts.unix_ns = header.unix_ns;
-        facts.lists_from = facts.lists_from.into_iter().chain(header.lists_from).min();
+        facts.get_or_insert(ExtentFacts::begun_by(claim.ordinal, claim.extent, header)).count(header);
     }
 
     /// Takes a frame out of the counts. Lists that it was the root of still hold up trimming, which does no harm.
@@ -383,7 +364,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
     }
 
     fn look(&mut self, position: Position) -> Result<Result<CheckedHeader, Stop>, RecoveryError> {
-        let want = if self.last_slots >= JUMP_SLOTS { 1 } else { self.window.capacity_slots() };
+        let want = if self.last_slots >= HEADER_ONLY_SLOTS_MIN { 1 } else { self.window.capacity_slots() };
         let stop = |header, fault| Err(Stop { header, fault, position: Some(position) });
         let bytes = match self.window.at(position.slot, 1, want) {
             Ok(bytes) => bytes,

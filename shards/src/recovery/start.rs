@@ -14,10 +14,8 @@ use crate::{
     },
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId, SlotIndex, Term},
+    limits::HEADER_ONLY_SLOTS_MIN,
 };
-
-/// Frames of at least this many slots are read by their headers alone.
-const JUMP_SLOTS: u64 = 16;
 
 /// The frame that recovery begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +111,7 @@ impl<'a, S: RecoverySource + ?Sized> Search<'a, S> {
         slot: SlotIndex,
         last_slots: u64,
     ) -> Result<Option<CheckedHeader>, RecoveryError> {
-        let want = if last_slots >= JUMP_SLOTS { 1 } else { self.window.capacity_slots() };
+        let want = if last_slots >= HEADER_ONLY_SLOTS_MIN { 1 } else { self.window.capacity_slots() };
         let bytes = match self.window.at(slot, 1, want) {
             Ok(bytes) => bytes,
             Err(RecoveryError::Unreadable { .. }) if self.context.options.salvage => return Ok(None),

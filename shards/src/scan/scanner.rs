@@ -14,13 +14,10 @@ use crate::{
         frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex, Term},
-    limits::FRAME_HEADER_BYTES,
+    limits::{FRAME_HEADER_BYTES, HEADER_ONLY_SLOTS_MIN},
     reads::ReadError,
 };
 use bytes::Bytes;
-
-/// While frames are passed over, those of at least this many slots are looked at by their first slot alone.
-const JUMP_SLOTS: u64 = 16;
 
 /// What a scan came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -710,7 +707,7 @@ impl Scanner {
         if left == 0 {
             return false;
         }
-        let jumps = !matches!(self.before, Before::Nothing) && self.last_slots >= JUMP_SLOTS;
+        let jumps = !matches!(self.before, Before::Nothing) && self.last_slots >= HEADER_ONLY_SLOTS_MIN;
         let chunk = self.setup.geometry.slots_for(self.setup.chunk_bytes).max(1);
         let run = Run { slot, slots: left.min(if jumps { 1 } else { chunk }) };
         self.window.plan(run);

@@ -212,7 +212,7 @@ impl Space {
     /// The frame behind the last one of each extent but the last that holds any.
     pub(super) fn each_frames_end(&self, mut each: impl FnMut(ExtentOrdinal, FrameNumber)) {
         for facts in self.live.values().rev().skip(1) {
-            each(facts.ordinal, FrameNumber(facts.first_frame.0 + u64::from(facts.frames)));
+            each(facts.ordinal, facts.frames_end());
         }
     }
 
@@ -359,24 +359,8 @@ impl ShardOwner {
         {
             self.shared.note_frames_end(before, header.number);
         }
-        let facts = self.space.live.entry(ordinal).or_insert_with(|| ExtentFacts {
-            ordinal,
-            extent,
-            generation: header.generation,
-            first_frame: header.number,
-            first_link: header.link,
-            frames: 0,
-            records: 0,
-            bytes: 0,
-            dead_bytes: 0,
-            unix_ns: header.unix_ns,
-            lists_from: None,
-        });
-        facts.frames += 1;
-        facts.records += u64::from(header.records);
-        facts.bytes += used;
-        facts.unix_ns = header.unix_ns;
-        facts.lists_from = facts.lists_from.into_iter().chain(header.lists_from).min();
+        let begun = || ExtentFacts::begun_by(ordinal, extent, header);
+        self.space.live.entry(ordinal).or_insert_with(begun).count(header);
         self.space.since += geometry.slots_for(used) * geometry.slot_bytes();
         if let Some(writing) = self.space.writing.as_mut().filter(|writing| writing.covers == header.number) {
             writing.start = Some((base, ordinal));

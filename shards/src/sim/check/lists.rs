@@ -39,7 +39,7 @@ impl ExtentSequence for Extents<'_> {
     fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
         let mut but_last = self.0.space.extents.iter().rev().skip(1);
         let facts = but_last.find(|facts| facts.ordinal == ordinal)?;
-        Some(FrameNumber(facts.first_frame.0 + u64::from(facts.frames)))
+        Some(facts.frames_end())
     }
 
     fn ordinals(&self) -> Range<u64> {
