@@ -173,7 +173,14 @@ impl View<'_> {
             "I1: {shard:?} ends at {next}, and {promised} frames were promised ({durable} durable); {:?}",
             found.tail
         );
-        let frame = history.frames.get(next as usize).and_then(|frame| frame.header);
+        // What was trimmed and is somebody else's by now is not what is missing.
+        let has_left = |frame: &super::oracle::Frame| {
+            let is_kept = found.extents.iter().any(|extent| Some(extent.ordinal) == frame.ordinal);
+            history.space.may_be_gone(frame.ordinal) && !is_kept
+        };
+        let mut behind = (next..).zip(history.frames.iter().skip(next as usize));
+        let missing = behind.find(|(_, frame)| !has_left(frame));
+        let (missing, frame) = missing.map_or((next, None), |(number, frame)| (number, frame.header));
         // A frame that a failed sync took was promised as written at most.
         let dropped = |header: &FrameHeader| {
             let slots = header.slots(&self.superblock.geometry);
@@ -189,16 +196,16 @@ impl View<'_> {
         match history
             .frames
             .iter()
-            .skip(next as usize + 1)
-            .find(|it| self.testifies(frame.as_ref(), it, next))
+            .skip(missing as usize + 1)
+            .find(|it| self.testifies(frame.as_ref(), it, missing))
         {
             Some(witness) => Err(format!("{lost}; this frame knows better: {:?}", witness.header)),
             None => Ok(()),
         }
     }
 
-    /// A later frame that recovery can see, and that says that frame `next` was durable.
-    fn testifies(&self, lost: Option<&FrameHeader>, frame: &super::oracle::Frame, next: u64) -> bool {
+    /// A later frame that recovery can see, and that says that frame `missing` was durable.
+    fn testifies(&self, lost: Option<&FrameHeader>, frame: &super::oracle::Frame, missing: u64) -> bool {
         let (Some(header), Some(lost)) = (&frame.header, lost) else { return false };
         let geometry = &self.superblock.geometry;
         let is_near = geometry.extent_of(header.base_slot) == geometry.extent_of(lost.base_slot)
@@ -206,7 +213,11 @@ impl View<'_> {
         let is_first = geometry.first_frame_slot(geometry.extent_of(header.base_slot)) == header.base_slot;
         let is_there = || self.header_at(header.base_slot).is_some_and(|found| found.header == *header);
         let is_late = || self.is_tainted(header.base_slot, header.slots(geometry), Taint::LATE);
-        header.durable.0 > next && (is_near || is_first) && !self.is_hit(header) && !is_late() && is_there()
+        header.durable.0 > missing
+            && (is_near || is_first)
+            && !self.is_hit(header)
+            && !is_late()
+            && is_there()
     }
 
     fn header_at(&self, slot: SlotIndex) -> Option<CheckedHeader> {
