@@ -336,6 +336,26 @@ pub enum AppendError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// Too many batches over several shards are under way.
+    #[error("{max} batches over several shards are under way already; commit one first")]
+    TooManyBatches {
+        /// How many there can be.
+        max: usize,
+    },
+    /// The batch has records of as many shards as it can.
+    #[error("a batch has records of at most {max} shards")]
+    TooManyShards {
+        /// How many there can be.
+        max: usize,
+    },
+    /// The batch counts, and a shard has not got its share of it: the next open gives it.
+    #[error("the batch counts, and shard {shard} gets its records at the next open, for now: {why}")]
+    Unresolved {
+        /// The shard.
+        shard: ShardId,
+        /// What was in the way.
+        why: Box<AppendError>,
+    },
     /// The core that should have appended is gone; whether the record is in the log is told by reading it.
     #[error("the core of {shard:?} died before it answered; whether the record was appended is not known")]
     CoreDead {

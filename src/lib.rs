@@ -71,6 +71,6 @@ pub use scrub::{ScrubOptions, ScrubReport};
 pub use space::{SpaceChange, TrimTo};
 pub use store::{
     Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Formatted, GrowBy, Grown, LargeWriter, Opening,
-    Reservation, Room, Seat, Store, format,
+    OverBatch, OverTicket, Reservation, Room, Seat, Store, format,
 };
 pub use ticket::{Reached, Ticket, TicketId};

@@ -9,6 +9,7 @@ use crate::{
     ids::{CoreId, DeviceIndex, ShardId, SlotIndex},
     layout::Layout,
     mutant::{self, Mutant},
+    over::OverTable,
     park::Bell,
     reads::{self, ReadError},
     requests::{Reply, Responder},
@@ -277,6 +278,8 @@ pub struct Directory {
     pub runs_on: Vec<CoreId>,
     /// All cores, by id.
     pub cores: Vec<Arc<CoreHandle>>,
+    /// Batches over several shards.
+    pub over: Arc<OverTable>,
 }
 
 impl Directory {

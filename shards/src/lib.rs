@@ -26,6 +26,7 @@ pub mod mutant;
 pub mod null_core;
 pub mod open;
 pub mod opening;
+pub mod over;
 pub mod park;
 pub mod read_batch;
 pub mod reads;

@@ -78,6 +78,10 @@ pub const WALK_READS_MIN: u64 = 64;
 pub const WALK_BYTES_PER_READ_MIN: u64 = 1 << 10;
 /// Addresses of its records that a batch keeps for its ticket; those of a larger one are found by a scan.
 pub const BATCH_ADDRESSES_MAX: usize = 1 << 20;
+/// Batches over several shards that are under way at a time.
+pub const OVER_BATCHES_MAX: usize = 64;
+/// Shards of one batch.
+pub const OVER_SHARDS_MAX: usize = 64;
 /// Longest large record, in bytes.
 pub const LARGE_RECORD_BYTES_MAX: u64 = 1 << 30;
 /// And no longer than the store divided by this.

@@ -135,6 +135,10 @@ mutants! {
     QuietWritesAgain,
     /// Trimming frees extents that a batch or large record behind the mark has parts in.
     TrimIgnoresLists,
+    /// A batch over several shards is resolved before the decision is durable.
+    DecisionNotDurable,
+    /// A checkpoint leaves out which batches over several shards this one has resolved.
+    ResolvedForgotten,
     /// Trimming frees extents that an open batch or large record has parts in.
     TrimIgnoresWriters,
     /// The extents of a store that grows can be claimed before a superblock names them.

@@ -4,19 +4,27 @@
 //! the next recovery; it runs over [`StoreDevices`], so that the simulator crashes between any two of them.
 
 use crate::{
+    address::Address,
     extents::{ExtentEntry, ExtentTable, ExtentUse},
     failure::SyncFailures,
     format::{
+        checksum::StoreSeed,
+        control::BatchId,
         extent_header::{ExtentHeader, ExtentState},
+        record::{RecordFlags, RecordKind, check_record},
         superblock::{ShardEntry, Superblock},
     },
-    ids::{DeviceIndex, ExtentOrdinal, Generation, ShardId, SlotIndex, Term},
+    ids::{DeviceIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, Term},
     layout::{Layout, RegionRun},
     limits::{EXTENTS_PER_SHARD_MIN, RESERVE_PER_SHARD, RESERVE_SHARE, SHARDS_MAX},
     memory::{MemoryError, PooledBuffer, RegionSlice},
     mutant::{self, Mutant},
     open::ShardResume,
-    recovery::{RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError, recover_store},
+    over::{OverTable, Unresolved},
+    recovery::{
+        Place, RecoveredShard, RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError,
+        recover_store,
+    },
     shard::ShardExtent,
 };
 use std::sync::Arc;
@@ -69,6 +77,8 @@ pub struct Prepared {
     pub resumes: Vec<ShardResume>,
     /// What recovery found.
     pub report: RecoveryReport,
+    /// Batches over several shards.
+    pub over: Arc<OverTable>,
 }
 
 /// Why a store could not be prepared.
@@ -126,10 +136,12 @@ pub fn prepare<D: StoreDevices>(
     extents.set_reserve(reserve_of(shards, extents.len()));
     let resumes =
         (0..shards).map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &extents));
-    let resumes = resumes.collect();
+    let mut resumes: Vec<ShardResume> = resumes.collect();
+    let floor = resolve_batches(&superblock, devices, &report, &mut resumes)?;
     let superblock = next_superblock(superblock, &report, &how, shards);
     write_superblock(&superblock, devices)?;
-    Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report })
+    let over = Arc::new(OverTable::new(superblock.term, floor));
+    Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report, over })
 }
 
 fn indices(superblock: &Superblock) -> impl Iterator<Item = DeviceIndex> + use<> {
@@ -329,6 +341,65 @@ fn shard_count(
     let spoken_for: u64 = (0..present).map(needed).sum();
     let affordable = extents.free_count().saturating_sub(spoken_for) / EXTENTS_PER_SHARD_MIN;
     present + wanted.min(u32::try_from(affordable).unwrap_or(u32::MAX))
+}
+
+/// Gives each shard what it has to do for batches over several shards that were decided, and the first of these.
+fn resolve_batches<D: StoreDevices>(
+    superblock: &Superblock,
+    devices: &D,
+    report: &RecoveryReport,
+    resumes: &mut [ShardResume],
+) -> Result<Option<BatchId>, PrepareError<D::Error>> {
+    let mut first: Option<BatchId> = None;
+    let decided = report.shards.iter().flat_map(|shard| &shard.space.over.decided);
+    for (id, shard, root) in
+        decided.flat_map(|(id, parts)| parts.iter().map(move |part| (*id, part.0, part.1)))
+    {
+        let (Some(found), Some(resume)) =
+            (report.shards.get(usize::from(shard.0)), resumes.get_mut(usize::from(shard.0)))
+        else {
+            continue;
+        };
+        if found.space.over.has_resolved(id) {
+            continue;
+        }
+        let list = read_prepared(superblock, devices, found, root)?;
+        resume.space.unresolved.push(Unresolved { id, list });
+        first = first.into_iter().chain([id]).min();
+    }
+    Ok(first)
+}
+
+/// The list of a batch, which was durable before the batch was decided.
+fn read_prepared<D: StoreDevices>(
+    superblock: &Superblock,
+    devices: &D,
+    found: &RecoveredShard,
+    root: Address,
+) -> Result<Vec<u8>, PrepareError<D::Error>> {
+    let geometry = &superblock.geometry;
+    let (slot, extent) = (root.slot(geometry), root.extent(geometry));
+    let on_device = superblock.locate(slot);
+    let claim = found.extents.iter().find(|it| it.index == extent && root.is_of(it.generation));
+    let lost = || {
+        let place = Place { shard: found.shard, frame: FrameNumber(0), slot, on_device };
+        RecoveryError::Checkpoint { place, why: "the list of a batch over several shards is not there" }
+    };
+    let (Some(claim), Some((device, offset))) = (claim, on_device) else { return Err(lost().into()) };
+    let slots = root.slots_hint().min(geometry.slots_left(slot));
+    let bytes = (slots * geometry.slot_bytes()) as usize;
+    let mut buffer = PooledBuffer::alone(bytes).map_err(PrepareError::Memory)?;
+    devices
+        .read(device, offset, buffer.as_mut_slice())
+        .map_err(|source| RecoveryError::Unreadable { slot, source })?;
+    let start = (root.byte() - geometry.byte_of(slot)) as usize;
+    let seed = StoreSeed::new(superblock.store).record_seed(claim.generation, root.byte());
+    match check_record(buffer.as_mut_slice().get(start..).unwrap_or_default(), seed) {
+        Ok(view) if view.kind == RecordKind::BATCH_COMMIT && view.flags == RecordFlags::PREPARED => {
+            Ok(view.payload.to_vec())
+        }
+        _ => Err(lost().into()),
+    }
 }
 
 fn next_superblock(

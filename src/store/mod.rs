@@ -12,6 +12,7 @@ mod in_place;
 mod large;
 mod local;
 pub(crate) mod opening;
+mod over;
 mod routed;
 mod seat;
 pub(crate) mod superblocks;
@@ -24,6 +25,7 @@ pub use format::{Formatted, format};
 pub use grow::{GrowBy, Grown};
 pub use in_place::Reservation;
 pub use large::LargeWriter;
+pub use over::{OverBatch, OverTicket};
 pub use seat::{CoreGrants, Seat};
 pub use warnings::DeviceWarning;
 

@@ -20,6 +20,7 @@ use corelog_shards::{
     memory::RegionSlice,
     open::ShardResume,
     opening::{HowToOpen, PrepareError, Prepared, Source, StoreDevices, prepare},
+    over::OverTable,
     recovery::{RecoveryOptions, RecoveryReport, SourceError, recover_store},
 };
 use std::{
@@ -41,6 +42,8 @@ pub(crate) struct Opened {
     /// Where each shard goes on, by shard id.
     pub resumes: Vec<ShardResume>,
     pub report: RecoveryReport,
+    /// Batches over several shards.
+    pub over: Arc<OverTable>,
 }
 
 /// Makes a ring and drops it, so that a host that forbids io_uring is found out before the store is touched.
@@ -72,11 +75,11 @@ pub(crate) fn open<P: AsRef<Path>>(paths: &[P], options: &Options, cores: u32) -
         recovery: recovery_options(options),
     };
     let prepared = prepare(&DeviceFiles(&devices), superblock, how)?;
-    let Prepared { superblock, layout, extents, sync_failures, resumes, mut report } = prepared;
+    let Prepared { superblock, layout, extents, sync_failures, resumes, mut report, over } = prepared;
     report.bad_superblock_copies = bad_copies;
     report.seconds = start.elapsed().as_secs_f64();
     let seed = StoreSeed::new(superblock.store);
-    Ok(Opened { superblock, devices, layout, extents, sync_failures, seed, resumes, report })
+    Ok(Opened { superblock, devices, layout, extents, sync_failures, seed, resumes, report, over })
 }
 
 pub(crate) fn open_devices<P: AsRef<Path>>(

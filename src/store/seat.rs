@@ -220,6 +220,7 @@ impl Assembly {
             shards,
             runs_on,
             cores,
+            over: Arc::clone(&self.opened.over),
         }
     }
 

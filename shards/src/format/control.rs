@@ -8,7 +8,7 @@ use super::{
 use crate::{
     address::Address,
     format::record::ControlKind,
-    ids::{ExtentIndex, ExtentOrdinal, FrameNumber, Generation},
+    ids::{ExtentIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, Term},
     limits::{
         CHECKPOINT_ENTRY_BYTES, CHECKPOINT_HEAD_BYTES, CONTROL_BYTES_MAX, COUNTER_MAX, CURSOR_NAME_BYTES_MAX,
         CURSORS_MAX,
@@ -145,6 +145,15 @@ pub struct CheckpointPart {
     pub share: Checkpoint,
 }
 
+/// A batch over several shards: the open that began it, and a number within that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BatchId {
+    /// The open.
+    pub term: Term,
+    /// Counted from 0.
+    pub number: u64,
+}
+
 /// A control record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
@@ -165,6 +174,22 @@ pub enum Control {
     CursorSet(Cursor),
     /// There is no such cursor any more.
     CursorRemoved(String),
+    /// A batch over several shards counts.
+    Decided {
+        /// The batch.
+        id: BatchId,
+        /// All batches with lower ids are over.
+        settled: BatchId,
+        /// Its shards, and where its list is in each.
+        parts: Vec<(ShardId, Address)>,
+    },
+    /// The shard has made its share of a batch count, in this frame.
+    Resolved {
+        /// The batch.
+        id: BatchId,
+        /// All batches with lower ids are over.
+        settled: BatchId,
+    },
 }
 
 /// The payload of a control record says something that cannot be.
@@ -200,6 +225,20 @@ impl Control {
             Self::IdleMark => fields.put(&[ControlKind::IdleMark as u8, 0, 0, 0, 0, 0, 0, 0]),
             Self::CursorSet(cursor) => put_cursor(&mut fields, &cursor.name, Some(cursor)),
             Self::CursorRemoved(name) => put_cursor(&mut fields, name, None),
+            Self::Decided { id, settled, parts } => {
+                fields.put(&[ControlKind::Decided as u8, 0, 0, 0]);
+                fields.u32(u32::try_from(parts.len()).unwrap_or(u32::MAX));
+                put_ids(&mut fields, [*id, *settled]);
+                for (shard, list) in parts {
+                    fields.u16(shard.0);
+                    fields.put(&[0; 6]);
+                    fields.u64(list.to_bits());
+                }
+            }
+            Self::Resolved { id, settled } => {
+                fields.put(&[ControlKind::Resolved as u8, 0, 0, 0, 0, 0, 0, 0]);
+                put_ids(&mut fields, [*id, *settled]);
+            }
         }
         bytes
     }
@@ -210,6 +249,8 @@ impl Control {
             Self::Freed(extents) => FREED_HEAD + extents.len() * FREED_ENTRY,
             Self::Checkpoint(part) => part.encoded_bytes(),
             Self::IdleMark => 8,
+            Self::Decided { parts, .. } => 40 + 16 * parts.len(),
+            Self::Resolved { .. } => 40,
             Self::CursorSet(Cursor { name, .. }) | Self::CursorRemoved(name) => CURSOR_HEAD + name.len(),
         }
     }
@@ -224,6 +265,11 @@ impl Control {
             ControlKind::Checkpoint => CheckpointPart::decode(&mut fields)?.map(Self::Checkpoint),
             ControlKind::IdleMark => Some(Self::IdleMark),
             ControlKind::Cursor => take_cursor(&mut fields)?,
+            ControlKind::Decided => take_decided(&mut fields),
+            ControlKind::Resolved => fields.skip(8).and_then(|()| {
+                let [id, settled] = take_ids(&mut fields)?;
+                Some(Self::Resolved { id, settled })
+            }),
         };
         read.map(Some).ok_or(ControlError { field: "length" })
     }
@@ -341,6 +387,32 @@ impl CheckpointPart {
             read => Ok(read),
         }
     }
+}
+
+fn put_ids(fields: &mut Writer<'_>, ids: [BatchId; 2]) {
+    for id in ids {
+        fields.u64(id.term.0);
+        fields.u64(id.number);
+    }
+}
+
+fn take_ids(fields: &mut Fields<'_>) -> Option<[BatchId; 2]> {
+    let mut next = || Some(BatchId { term: Term(fields.u64()?), number: fields.u64()? });
+    let ids = [next()?, next()?];
+    ids.iter().all(|id| id.term.0 <= COUNTER_MAX && id.number <= COUNTER_MAX).then_some(ids)
+}
+
+fn take_decided(fields: &mut Fields<'_>) -> Option<Control> {
+    fields.skip(4)?;
+    let count = fields.u32()?;
+    let [id, settled] = take_ids(fields)?;
+    let mut parts = Vec::new();
+    for _ in 0..count {
+        let shard = ShardId(fields.u16()?);
+        fields.skip(6)?;
+        parts.push((shard, Address::from_bits(fields.u64()?)));
+    }
+    Some(Control::Decided { id, settled, parts })
 }
 
 fn put_place(fields: &mut Writer<'_>, place: LogPlace) {

@@ -35,6 +35,10 @@ fn checkpoint(extents: u64, cursors: usize) -> Checkpoint {
     }
 }
 
+fn batch(number: u64) -> BatchId {
+    BatchId { term: Term(4), number }
+}
+
 fn trim(ordinal: u64, kept_from: u64) -> Control {
     let place = LogPlace { ordinal: ExtentOrdinal(ordinal), byte: 4096 };
     Control::Trim { place, kept_from: ExtentOrdinal(kept_from) }
@@ -52,6 +56,12 @@ fn controls() -> Vec<Control> {
         Control::IdleMark,
         Control::CursorSet(cursor("näher", 3)),
         Control::CursorRemoved("gone".to_owned()),
+        Control::Decided {
+            id: batch(7),
+            settled: batch(3),
+            parts: vec![(ShardId(2), Address::from_bits(99))],
+        },
+        Control::Resolved { id: batch(7), settled: batch(3) },
     ];
     all.extend(checkpoint(3, 2).split(1 << 16).into_iter().map(Control::Checkpoint));
     all
@@ -107,6 +117,14 @@ fn the_layout_never_changes() {
     assert_eq!((part[48], part[56], part[60], part[64], &part[72..74]), (5, 12, 3, 0xf4, &[0xef, 0xbe][..]));
     assert_eq!((part[112], part[120], part[121], part[122], part.len()), (3, 5, 1, 3, 48 + 72 + 24 + 3));
     assert_eq!(encoded(&Control::IdleMark)[0], 4);
+    let decided = encoded(&controls()[5]);
+    assert_eq!(
+        (decided[0], decided[4], decided[8], decided[16], decided[24], decided[32]),
+        (8, 1, 4, 7, 4, 3)
+    );
+    assert_eq!((decided[40], decided[48], decided.len()), (2, 99, 56));
+    let resolved = encoded(&controls()[6]);
+    assert_eq!((resolved[0], resolved[8], resolved[16], resolved[32], resolved.len()), (9, 4, 7, 3, 40));
 }
 
 /// Checkpoints and trims as they were before lists counted, and one with more in it than is known.
@@ -134,7 +152,7 @@ fn other_lengths_are_read_for_what_is_known_of_them() {
 
 proptest! {
     #[test]
-    fn forged_records_never_panic(kind in 0u8..8, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn forged_records_never_panic(kind in 0u8..11, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut bytes = bytes;
         bytes.insert(0, kind);
         if let Ok(Some(control)) = Control::decode(&bytes) {

@@ -104,9 +104,18 @@ pub enum ControlKind {
     IdleMark = 4,
     /// A named cursor of a scan.
     Cursor = 5,
+    /// A batch over several shards counts.
+    Decided = 8,
+    /// The shard has made its share of such a batch count.
+    Resolved = 9,
 }
 
 impl ControlKind {
+    /// True for what a checkpoint consists of, or is followed by; beside a commit some of it is written alone.
+    const fn is_of_checkpoints(self) -> bool {
+        matches!(self, Self::Checkpoint | Self::IdleMark | Self::Decided | Self::Resolved)
+    }
+
     /// The control kind of a control record's payload; `None` if it is empty or of a later version.
     #[must_use]
     pub fn of(payload: &[u8]) -> Option<Self> {
@@ -116,6 +125,8 @@ impl ControlKind {
             3 => Self::Checkpoint,
             4 => Self::IdleMark,
             5 => Self::Cursor,
+            8 => Self::Decided,
+            9 => Self::Resolved,
             _ => return None,
         })
     }
@@ -130,6 +141,8 @@ impl RecordFlags {
     pub const NONE: Self = Self(0);
     /// Of a batch commit or a large manifest: a part of a list, that the list itself leads to. It says nothing alone.
     pub const LIST_PART: Self = Self(1);
+    /// Of a batch commit: it makes nothing count yet, for it is one of a batch over several shards.
+    pub const PREPARED: Self = Self(2);
 
     /// The flags with these bits; `None` if they do not fit.
     #[must_use]
@@ -311,7 +324,7 @@ pub struct BodySummary {
     pub has_control: bool,
     /// The oldest extent that lists whose roots are among them lead to.
     pub lists_from: Option<ExtentOrdinal>,
-    /// One of them is more than a part of a checkpoint or an idle mark.
+    /// One of them is more than a part of a checkpoint, or what goes with one.
     pub has_news: bool,
 }
 
@@ -333,7 +346,7 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
             RecordKind::CONTROL => {
                 has_control = true;
                 let control = record.get(RECORD_HEADER..).and_then(ControlKind::of);
-                has_news |= !matches!(control, Some(ControlKind::Checkpoint | ControlKind::IdleMark));
+                has_news |= !control.is_some_and(ControlKind::is_of_checkpoints);
             }
             RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST if header.flags == RecordFlags::NONE => {
                 let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);

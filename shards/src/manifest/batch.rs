@@ -36,6 +36,17 @@ pub struct CommittedBatch {
     pub addresses: Option<Vec<Address>>,
 }
 
+/// Appends a note and the list of a batch that counts by it, in one frame, also where ordinary records are refused.
+pub(crate) fn resolve(shard: &Shard, note: &[u8], list: &[u8]) -> Result<Placed, ShardRefusal> {
+    let mut group = RecordGroup::new();
+    group.push(note, RecordKind::CONTROL);
+    group.push(list, RecordKind::BATCH_COMMIT);
+    let reservation = shard.try_reserve_privileged(group.reserve_length())?;
+    let mut last = None;
+    let placed = reservation.commit_group(&group, &mut |address| last = Some(address));
+    Ok(Placed { address: last.unwrap_or(placed.address), ..placed })
+}
+
 impl Default for BatchWriter {
     fn default() -> Self {
         Self::new()
@@ -125,6 +136,26 @@ impl BatchWriter {
             Some(self.write_group(shard, RecordKind::DATA)?)
         };
         Ok(self.committed(placed))
+    }
+
+    /// Writes all of it with a list that makes nothing count yet. After [`ShardRefusal::Full`] it can be tried again.
+    pub(super) fn try_prepare(&mut self, shard: &Shard) -> Result<Placed, ShardRefusal> {
+        if !self.group.is_empty() {
+            self.spill(shard)?;
+        }
+        self.levels.finish_as(shard, RecordFlags::PREPARED)
+    }
+
+    /// Makes a prepared batch count, in one frame with a control record. Gives the place of the commit.
+    pub(super) fn try_resolve(&self, shard: &Shard, note: &[u8]) -> Result<Placed, ShardRefusal> {
+        let placed = resolve(shard, note, &self.levels.root())?;
+        self.levels.end_pin(placed.frame);
+        Ok(placed)
+    }
+
+    pub(super) fn take_addresses(&mut self) -> Option<Vec<Address>> {
+        let addresses = std::mem::take(&mut self.addresses);
+        (addresses.len() <= BATCH_ADDRESSES_MAX).then_some(addresses)
     }
 
     fn committed(&mut self, placed: Option<Placed>) -> CommittedBatch {

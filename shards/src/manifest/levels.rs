@@ -5,13 +5,16 @@ use crate::{
         manifest::{MANIFEST_ENTRY_BYTES, MANIFEST_HEADER_BYTES, Manifest, ManifestEntry},
         record::{RecordFlags, RecordKind},
     },
-    ids::ExtentOrdinal,
+    ids::{ExtentOrdinal, FrameNumber},
     limits::{MANIFEST_LEVELS_MAX, MANIFEST_NODE_BYTES_MAX},
     mutant::{self, Mutant},
     ring::reservation::Placed,
     shard::{Shard, ShardRefusal},
     writers::WriterPin,
 };
+
+/// Room for a control record beside the root of a list, headers included.
+const NOTE_BYTES: usize = 64;
 
 /// The unfinished nodes, from the lowest level up.
 #[derive(Debug)]
@@ -37,7 +40,8 @@ impl Levels {
     /// Entries of a node; what a buffer holds, up to the limit.
     fn capacity(shard: &Shard) -> usize {
         let payload = shard.ring().payload_bytes_max().min(MANIFEST_NODE_BYTES_MAX) as usize;
-        (payload - MANIFEST_HEADER_BYTES) / MANIFEST_ENTRY_BYTES
+        // A root may have to share a frame with a note.
+        (payload - NOTE_BYTES - MANIFEST_HEADER_BYTES) / MANIFEST_ENTRY_BYTES
     }
 
     /// Makes room for one more entry of the lowest level, to be called before what it stands for is written. May be
@@ -83,6 +87,29 @@ impl Levels {
 
     /// Writes what is left, the root last. May be called again after a refusal, and not after it is done.
     pub(super) fn finish(&mut self, shard: &Shard) -> Result<Placed, ShardRefusal> {
+        let placed = self.finish_as(shard, RecordFlags::NONE)?;
+        self.end_pin(placed.frame);
+        Ok(placed)
+    }
+
+    /// From here on the owner knows what the list needs.
+    pub(super) fn end_pin(&self, frame: FrameNumber) {
+        if let Some(pin) = &self.pin {
+            pin.end(frame);
+        }
+    }
+
+    /// The payload of the root, once it was written.
+    pub(super) fn root(&self) -> Vec<u8> {
+        let (level, entries) = (self.nodes.len().saturating_sub(1), self.nodes.last());
+        let entries = entries.map(Vec::as_slice).unwrap_or_default();
+        let mut payload = vec![0; Manifest::payload_bytes(entries.len())];
+        Manifest::encode(level as u8, self.from, entries, &mut payload);
+        payload
+    }
+
+    /// As [`Levels::finish`], with a root of these flags, and what is pinned stays so.
+    pub(super) fn finish_as(&mut self, shard: &Shard, flags: RecordFlags) -> Result<Placed, ShardRefusal> {
         if self.nodes.is_empty() {
             self.nodes.push(Vec::new());
         }
@@ -97,13 +124,9 @@ impl Levels {
         }
         if self.nodes.len() - 1 > root {
             // The top was full, and has got a level above it.
-            return self.finish(shard);
+            return self.finish_as(shard, flags);
         }
-        let placed = self.write(root, RecordFlags::NONE, shard)?.1;
-        if let Some(pin) = &self.pin {
-            pin.end(placed.frame);
-        }
-        Ok(placed)
+        Ok(self.write(root, flags, shard)?.1)
     }
 
     fn write(

@@ -7,8 +7,11 @@
 mod batch;
 mod large;
 mod levels;
+mod over;
 mod walk;
 
+pub(crate) use batch::resolve;
 pub use batch::{BatchWriter, CommittedBatch};
 pub use large::{LargeWriter, large_bytes_max, part_bytes};
+pub use over::{OverBatch, OverPart, OverStep};
 pub use walk::{Found, ManifestWalk, WalkFault, WalkSetup, WalkStep};

@@ -11,6 +11,7 @@ use crate::{
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, Generation},
     limits::FRAME_HEADER_BYTES,
+    over::OverNotes,
     shard_owner::SpaceStart,
 };
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub(super) struct Gathered {
     freed: Vec<ExtentOrdinal>,
     /// Trimmed by later records: what is before is freed.
     kept_from: ExtentOrdinal,
+    /// Of batches over several shards.
+    over: OverNotes,
     /// Dead bytes by later checkpoints.
     dead: BTreeMap<ExtentOrdinal, u64>,
 }
@@ -66,6 +69,8 @@ impl Gathered {
         if let Control::Checkpoint(part) = control {
             return self.take_part(part);
         }
+        // These go with a checkpoint, and say the same wherever they are.
+        self.over.take(&control);
         if !self.is_whole {
             // It came before the checkpoint, which knows of it.
             return;
@@ -82,7 +87,10 @@ impl Gathered {
                 None => known.cursors.push(cursor),
             },
             Control::CursorRemoved(name) => known.cursors.retain(|cursor| cursor.name != name),
-            Control::Checkpoint(_) | Control::IdleMark => {}
+            Control::Checkpoint(_)
+            | Control::IdleMark
+            | Control::Decided { .. }
+            | Control::Resolved { .. } => {}
         }
     }
 
@@ -152,6 +160,7 @@ impl Gathered {
             facts.dead_bytes = self.dead.get(&facts.ordinal).copied().unwrap_or(facts.dead_bytes);
         }
         settled.space.trim = self.checkpoint.trim;
+        settled.space.over = self.over;
         settled.space.cursors = self.checkpoint.cursors;
         settled.space.cursors.sort_by(|one, other| one.name.cmp(&other.name));
         settled

@@ -186,6 +186,9 @@ impl ShardOwner {
         shared.is_starved.store(start.is_reserve || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));
+        if space.has_unresolved() {
+            shared.publish_resolved(None);
+        }
         let claim_from = context.extents.home(start.shard, context.shard_count);
         Self {
             context,

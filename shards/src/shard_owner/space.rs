@@ -15,15 +15,18 @@ use super::ShardOwner;
 use crate::{
     address::Address,
     format::{
-        control::{Cursor, ExtentFacts, FreedExtent, LogPlace},
+        control::{Control, Cursor, ExtentFacts, FreedExtent, LogPlace},
         frame::FrameHeader,
+        manifest::Manifest,
         record::{RecordFlags, RecordKind},
     },
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, SlotIndex},
     limits::SPACE_REQUESTS_MAX,
+    manifest,
+    over::{OverNotes, Unresolved},
     requests::{Reply, Responder},
     ring::{Refusal, reservation::Placed},
-    shard::ShardSpace,
+    shard::{ShardRefusal, ShardSpace},
     sync::Ordering,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -50,6 +53,10 @@ pub struct SpaceStart {
     pub cursors: Vec<Cursor>,
     /// The checkpoint that recovery began with.
     pub checkpoint: Option<CheckpointPlace>,
+    /// What the log says of batches over several shards.
+    pub over: OverNotes,
+    /// What is to be done for such batches before anything else.
+    pub unresolved: Vec<Unresolved>,
 }
 
 /// What is asked of a shard about its space.
@@ -179,6 +186,9 @@ pub(super) struct Space {
     discards: VecDeque<ExtentIndex>,
     discarding: Option<ExtentIndex>,
     pub(super) quiet: Quiet,
+    /// Of batches over several shards.
+    pub(super) over: OverNotes,
+    unresolved: VecDeque<Unresolved>,
 }
 
 impl Space {
@@ -188,6 +198,8 @@ impl Space {
         Self {
             live: start.extents.into_iter().map(|facts| (facts.ordinal, facts)).collect(),
             trim: start.trim,
+            over: start.over,
+            unresolved: start.unresolved.into(),
             cursors: start.cursors.into_iter().map(|cursor| (cursor.name.clone(), cursor)).collect(),
             checkpoint: start.checkpoint,
             writing: None,
@@ -224,6 +236,11 @@ impl Space {
     /// True if an extent before `ordinal` may be freed by a record that is appended now.
     fn may_free_before(&self, ordinal: ExtentOrdinal) -> bool {
         self.checkpoint.is_some_and(|checkpoint| checkpoint.ordinal >= ordinal)
+    }
+
+    /// True while an earlier open's batches over several shards are to be resolved.
+    pub(super) fn has_unresolved(&self) -> bool {
+        !self.unresolved.is_empty()
     }
 
     /// True while something that is appended has yet to take effect.
@@ -333,6 +350,7 @@ impl ShardOwner {
         if self.is_closing {
             return progress;
         }
+        progress |= self.resolve_batches();
         let interval = self.context.checkpoint_bytes;
         let is_full = self.shared.is_starved.load(Ordering::Acquire);
         if self.space.writing.is_none() && self.space.since >= interval && !is_full {
@@ -365,6 +383,36 @@ impl ShardOwner {
         if let Some(writing) = self.space.writing.as_mut().filter(|writing| writing.covers == header.number) {
             writing.start = Some((base, ordinal));
         }
+    }
+
+    /// What an earlier open left to do for batches over several shards.
+    fn resolve_batches(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(next) = self.space.unresolved.front() {
+            let note = Control::Resolved { id: next.id, settled: self.space.over.settled };
+            match manifest::resolve(&self.shared, &note.encode(), &next.list) {
+                Ok(placed) => {
+                    self.shared.durable.want(placed.frame);
+                    if let Some(from) = Manifest::peek_from(&next.list) {
+                        // Until the frame is submitted nothing else says that the list needs its extents.
+                        self.shared.writers.pin(from, self.next_frame).end(placed.frame);
+                    }
+                    self.space.unresolved.pop_front();
+                    if self.space.unresolved.is_empty() {
+                        self.shared.publish_resolved(Some(placed.frame));
+                    }
+                    progress = true;
+                }
+                Err(refusal) => {
+                    let is_nowhere = self.shared.ring().position().is_none();
+                    let is_full = is_nowhere || refusal == ShardRefusal::StoreFull;
+                    // Whoever frees an extent wakes the core.
+                    self.space.wants_room |= is_full && self.context.extents.free_count() > 0;
+                    break;
+                }
+            }
+        }
+        progress
     }
 
     fn append_control(&mut self, payload: &[u8]) -> Option<Placed> {

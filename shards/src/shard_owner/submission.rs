@@ -4,9 +4,13 @@ use super::{Flight, FrameOrder, ShardOwner, SyncMethod};
 use crate::{
     device::{Device, Operation, Token, WriteSync},
     failure::ShardFailure,
-    format::{frame::FrameHeader, record::summarise_body},
+    format::{
+        control::Control,
+        frame::FrameHeader,
+        record::{ControlKind, RecordHeader, RecordKind, summarise_body},
+    },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
-    limits::FRAME_HEADER_BYTES,
+    limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES},
     memory::RegionSlice,
     mutant::{self, Mutant},
     ring::owner::SealedFrame,
@@ -114,6 +118,7 @@ impl ShardOwner {
         };
         let used = sealed.used_bytes as usize;
         let (mut link, mut has_news) = (None, false);
+        let mut notes = Vec::new();
         let slice = self.ring.freeze(sealed, |bytes| {
             if !mutant::is_active(Mutant::PaddingNotCleared) {
                 bytes[used..].fill(0);
@@ -123,6 +128,9 @@ impl ShardOwner {
                 header.has_control = summary.has_control;
                 header.lists_from = summary.lists_from;
                 has_news = summary.has_news;
+                if summary.has_control {
+                    notes = batch_notes(&bytes[FRAME_HEADER_BYTES as usize..used]);
+                }
                 link = Some(header.encode(bytes));
             }
         });
@@ -131,6 +139,7 @@ impl ShardOwner {
             self.fail(ShardFailure::MalformedFrame { shard, frame });
             return None;
         };
+        notes.iter().for_each(|note| self.space.over.take(note));
         self.link = link;
         self.shared.counters().records.fetch_add(u64::from(header.records), Ordering::Relaxed);
         Some((slice, header, has_news))
@@ -199,6 +208,23 @@ impl ShardOwner {
         }
         progress
     }
+}
+
+/// What the records of a frame, which other threads may have written, say of batches over several shards.
+fn batch_notes(body: &[u8]) -> Vec<Control> {
+    let mut notes = Vec::new();
+    let mut rest = body;
+    while let Some(header) = RecordHeader::peek(rest) {
+        let (record, behind) = rest.split_at((header.stride() as usize).min(rest.len()));
+        rest = behind;
+        let payload =
+            record.get(RECORD_HEADER_BYTES as usize..RECORD_HEADER_BYTES as usize + header.length as usize);
+        let payload = payload.filter(|_| header.kind == RecordKind::CONTROL).unwrap_or_default();
+        if matches!(ControlKind::of(payload), Some(ControlKind::Decided | ControlKind::Resolved)) {
+            notes.extend(Control::decode(payload).ok().flatten());
+        }
+    }
+    notes
 }
 
 pub(super) fn unix_ns() -> u64 {

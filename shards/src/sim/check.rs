@@ -132,6 +132,9 @@ pub(super) fn compare(
         }
         view.check_contents(oracle, shard)?;
     }
+    if !disks.iter().any(has_lie) {
+        oracle.check_overs(report)?;
+    }
     Ok(())
 }
 
@@ -343,7 +346,7 @@ fn check_record(
         }
         Fate::Placed(_) => Ok(()),
         // Its answer was lost on the way; now its place is known.
-        Fate::Issued => {
+        Fate::Issued | Fate::Decided => {
             let address =
                 crate::address::Address::new(&geometry, byte, header.generation, u64::from(record.length));
             oracle.placed(id, Placed { address, frame: header.number })

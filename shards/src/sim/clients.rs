@@ -26,6 +26,7 @@ use crate::{
 };
 use bytes::Bytes;
 use groups::{Batching, Streaming};
+use overs::Spreading;
 use std::{
     future::Future,
     pin::Pin,
@@ -37,6 +38,7 @@ use std::{
 };
 
 mod groups;
+mod overs;
 
 /// Set by whoever wakes a client.
 #[derive(Debug, Default)]
@@ -91,6 +93,8 @@ enum Doing<'life> {
     Batch(Box<Batching<'life>>),
     /// Writes a large record.
     Large(Box<Streaming<'life>>),
+    /// Writes a batch over several shards.
+    Over(Box<Spreading>),
     /// Waits for a frame.
     Waiting {
         shard: &'life Shard,
@@ -166,6 +170,7 @@ impl<'life> Client<'life> {
             }
             Doing::Batch(batch) => batch.describe(),
             Doing::Large(large) => large.describe(),
+            Doing::Over(over) => over.describe(),
             Doing::Asking { shard, ask, .. } => format!("{ask:?} of {shard:?}"),
             Doing::Reading { address, .. } => format!("the record at {address}"),
             Doing::Done => "no more".to_owned(),
@@ -192,6 +197,7 @@ impl<'life> Client<'life> {
             Doing::Holding { id, reservation, steps } => self.hold(id, reservation, steps, oracle),
             Doing::Batch(batch) => self.batch(batch, scene, oracle),
             Doing::Large(large) => self.large(large, oracle),
+            Doing::Over(over) => self.over(over, scene, oracle),
             Doing::Waiting { shard, frame, durability } => {
                 self.wait(shard, frame, durability);
                 Ok(())
@@ -221,7 +227,8 @@ impl<'life> Client<'life> {
             return self.append(shard, length, oracle);
         }
         let length = self.length(scene);
-        match self.random.below(22) {
+        match self.random.below(24) {
+            22..=23 => self.begin_over(scene, oracle),
             20..=21 => self.ask(scene, oracle),
             0..=6 => self.append(shard, length, oracle),
             7..=8 => self.send(shard, length, scene, oracle),

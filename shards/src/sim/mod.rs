@@ -15,6 +15,7 @@ mod image;
 mod life;
 mod opened;
 mod oracle;
+mod over;
 mod payload;
 mod random;
 mod space;

@@ -121,6 +121,7 @@ pub(super) fn open(
         let space = prepared.report.shards.get(shard).map(|found| found.space.clone()).unwrap_or_default();
         oracle.shards[shard].space.resume(&space);
     }
+    oracle.resume_overs(&prepared.report);
     oracle.superblock_sequence = prepared.superblock.sequence;
     build(world, prepared, options)
 }
@@ -166,6 +167,7 @@ fn build(
         runs_on: (0..shards.len()).map(|shard| CoreId((shard as u32 % options.cores) as u16)).collect(),
         shards,
         cores: parts.iter().map(|part| Arc::clone(part.core.handle())).collect(),
+        over: Arc::clone(&prepared.over),
     });
     for part in &mut parts {
         part.core.join(Arc::clone(&directory));

@@ -11,7 +11,7 @@ use crate::{
     watermark::Watermarks,
 };
 
-use super::space::SpaceHistory;
+use super::{over::Over, space::SpaceHistory};
 
 /// Rings are far shorter.
 const FRAMES_AHEAD_MAX: u64 = 10_000;
@@ -25,6 +25,8 @@ pub(super) enum Fate {
     Placed(Placed),
     /// It was refused, dropped, or cut off by a recovery: it must not come back.
     Gone,
+    /// Of a batch over several shards that may have been decided: it may come, wherever its shard resolves that.
+    Decided,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,8 @@ pub(super) struct Oracle {
     claims: Vec<Option<ExtentHeader>>,
     /// All that there were.
     pub claimed: Vec<ExtentHeader>,
+    /// Batches over several shards that may be there.
+    pub overs: Vec<Over>,
     /// The superblock that was last known to be durable.
     pub superblock_sequence: u64,
 }
@@ -95,6 +99,7 @@ impl Oracle {
             slots: vec![None; slots as usize],
             claims: vec![None; extents as usize],
             claimed: Vec::new(),
+            overs: Vec::new(),
             superblock_sequence: 0,
         }
     }
@@ -125,7 +130,7 @@ impl Oracle {
         }
         let record = &mut self.records[id as usize];
         match std::mem::replace(&mut record.fate, Fate::Placed(placed)) {
-            Fate::Issued => {}
+            Fate::Issued | Fate::Decided => {}
             Fate::Placed(known)
                 if known.frame == placed.frame && known.address.byte() == placed.address.byte() =>
             {

@@ -6,8 +6,9 @@ use crate::{
     device::Verb,
     directory::{Directory, Mail, WhenFull},
     format::checksum::StoreSeed,
-    ids::CoreId,
+    ids::{CoreId, Term},
     limits::{RETRY_PAUSE_US_MAX, RETRY_PAUSE_US_MIN},
+    over::OverTable,
     reads::ReadError,
     requests::{Pending, Reply, Requests},
     ring::reservation::Placed,
@@ -31,6 +32,7 @@ impl World {
             shards: vec![Arc::clone(&self.shard)],
             runs_on: vec![CoreId(0)],
             cores: vec![Arc::clone(self.core.handle())],
+            over: Arc::new(OverTable::new(Term(1), None)),
         };
         self.core.join(Arc::new(directory));
     }

@@ -24,7 +24,9 @@ impl ShardOwner {
             cursors,
         };
         let most = self.shared.ring().payload_bytes_max() as usize;
-        let parts = whole.split(most).into_iter().map(|part| Control::Checkpoint(part).encode()).collect();
+        let parts = whole.split(most).into_iter().map(Control::Checkpoint);
+        // Recovery takes these wherever it meets them, and it begins before them.
+        let parts = parts.chain(self.space.over.records()).map(|control| control.encode()).collect();
         let had_news = self.space.quiet.checkpoint_begins();
         let (covers, last) = (whole.covers, whole.covers);
         self.space.writing = Some(Writing { covers, start: None, parts, last, wants_mark, had_news });

@@ -2,7 +2,10 @@
 
 use super::{Request, ShardOwner, SpaceAsk, SpaceRefusal};
 use crate::{
-    format::control::{Control, Cursor, FreedExtent, LogPlace},
+    format::{
+        control::{Control, Cursor, FreedExtent, LogPlace},
+        manifest::Manifest,
+    },
     ids::ExtentOrdinal,
     limits::{CURSOR_NAME_BYTES_MAX, CURSORS_MAX, FREED_PER_RECORD_MAX},
     mutant::{self, Mutant},
@@ -133,7 +136,8 @@ impl ShardOwner {
         // Frames up to here are counted above.
         let writers = self.shared.writers.oldest(self.next_frame);
         let writers = writers.filter(|_| !mutant::is_active(Mutant::TrimIgnoresWriters));
-        lists.chain(writers).fold(mark, Ord::min)
+        let unresolved = self.space.unresolved.iter().filter_map(|it| Manifest::peek_from(&it.list));
+        lists.chain(writers).chain(unresolved).fold(mark, Ord::min)
     }
 
     /// True if something was appended at the place, or behind it.
