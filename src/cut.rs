@@ -9,6 +9,7 @@ use crate::{
 };
 use corelog_shards::{
     ids::{FrameNumber, ShardId, StoreId},
+    over::ShareOfCut,
     shard::Shard,
     watermark::Durability,
 };
@@ -20,6 +21,15 @@ pub struct Cut {
     store: StoreId,
     /// By shard: the first frame that is not of the cut.
     frames: Vec<FrameNumber>,
+    /// What shards have, behind that frame, of batches that are in the cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shares: Vec<Share>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Share {
+    shard: ShardId,
+    list: Vec<u8>,
 }
 
 impl Cut {
@@ -37,9 +47,19 @@ impl Cut {
 
     /// True if the cut holds a frame of a shard, and so every record of it: that of a [`crate::Ticket`], or of a
     /// [`crate::Record`].
+    ///
+    /// Not told by frames: the share that a shard has of an [`crate::OverBatch`] which was being committed while the cut
+    /// was made. Scans of the cut give it.
     #[must_use]
     pub fn has(&self, shard: ShardId, frame: FrameNumber) -> bool {
         self.frame(shard).is_some_and(|behind| frame < behind)
+    }
+
+    /// The part of a scan of a shard that is in the cut.
+    fn bound(&self, scan: Scan) -> Scan {
+        let shard = scan.shard();
+        let shares = self.shares.iter().filter(|share| share.shard == shard).map(|share| share.list.clone());
+        scan.before(self.frame(shard).unwrap_or_default(), shares)
     }
 
     /// The last frame of a shard that has to arrive for the cut to be there.
@@ -50,14 +70,21 @@ impl Cut {
 
 impl Store {
     /// Cuts through all shards at once: a record is in the cut, or not, and if it is, so is every record whose append had
-    /// returned before that one's was called, by this thread or any other, in whatever shard.
+    /// returned before that one's was called, by this thread or any other, in whatever shard. A batch over several shards is
+    /// in the cut with all its records or with none; of one that was being committed, the cut keeps the lists of the
+    /// shards that did not have it yet.
     ///
     /// Costs a part-filled frame in each shard that has one. Appends go on meanwhile; one that meets the cut seals the
     /// buffer that it was about to use. Nothing of the cut need be on the devices yet: see [`Store::wait_for_cut`].
     #[must_use]
     pub fn cut(&self) -> Cut {
-        let rings = self.shards().iter().map(|shard| &**shard.ring());
-        Cut { store: self.id(), frames: self.directory().extents.cuts().take(rings) }
+        let directory = self.directory();
+        let over = directory.over.begin_cut();
+        let frames = directory.extents.cuts().take(self.shards().iter().map(|shard| &**shard.ring()));
+        let missing = over.end(&frames);
+        let shares =
+            missing.into_iter().map(|ShareOfCut { shard, list, .. }| Share { shard, list }).collect();
+        Cut { store: self.id(), frames, shares }
     }
 
     /// Brings all that is in a cut to `durability`, and waits for it. All shards are asked before any is waited for; the
@@ -90,14 +117,14 @@ impl Store {
         first
     }
 
-    /// Reads the records of a shard that are in a cut.
+    /// Reads the records of a shard that are in a cut. Those of batches over several shards that were being committed
+    /// when it was made may come last, whatever their order is in the shard.
     pub fn scan_cut(&self, cut: &Cut, shard: ShardId) -> Result<Scan, ScanError> {
-        let behind = cut.frame(shard).unwrap_or_default();
-        Ok(self.scan(shard)?.before(behind))
+        Ok(cut.bound(self.scan(shard)?))
     }
 
     /// Reads all records of a cut, in the order of [`Store::scan_all`].
     pub fn scan_all_cut(&self, cut: &Cut) -> Result<ScanAll, ScanError> {
-        Ok(self.scan_all()?.before(|shard| cut.frame(shard).unwrap_or_default()))
+        Ok(self.scan_all()?.bounded(|scan| cut.bound(scan)))
     }
 }

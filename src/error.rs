@@ -336,8 +336,11 @@ pub enum AppendError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
-    /// Too many batches over several shards are under way.
-    #[error("{max} batches over several shards are under way already; commit one first")]
+    /// Too many batches over several shards are under way, or one that a full shard keeps from being finished is in the
+    /// way of forgetting too many others.
+    #[error(
+        "{max} batches over several shards are under way already, or one has been for too long; finish one first"
+    )]
     TooManyBatches {
         /// How many there can be.
         max: usize,

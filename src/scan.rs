@@ -23,6 +23,7 @@ use corelog_shards::{
     watermark::Durability,
 };
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -74,6 +75,8 @@ impl Store {
             on_damage: OnDamage::Stop,
             is_following: false,
             before: None,
+            shares: VecDeque::new(),
+            unix_ns: 0,
             has_yielded: false,
             ended_at: None,
         })
@@ -111,6 +114,10 @@ pub struct Scan {
     is_following: bool,
     /// It ends before this frame.
     before: Option<FrameNumber>,
+    /// What batches have in this shard that count before that frame, and are committed behind it: their lists.
+    shares: VecDeque<Vec<u8>>,
+    /// Of the last record.
+    unix_ns: u64,
     has_yielded: bool,
     ended_at: Option<Position>,
 }
@@ -134,9 +141,10 @@ impl Scan {
         self
     }
 
-    /// Ends before a frame.
-    pub(crate) const fn before(mut self, frame: FrameNumber) -> Self {
+    /// Ends before a frame, with what these lists lead to.
+    pub(crate) fn before(mut self, frame: FrameNumber, shares: impl Iterator<Item = Vec<u8>>) -> Self {
         self.before = Some(frame);
+        self.shares = shares.collect();
         self
     }
 
@@ -327,6 +335,7 @@ impl Scan {
             match scanner.step(&extents) {
                 Step::Record(record) => {
                     self.has_yielded = true;
+                    self.unix_ns = record.unix_ns;
                     return Poll::Ready(Ok(Some(Ok(Record::new(shard.id(), record)))));
                 }
                 Step::Damage(damage) => return Poll::Ready(self.damaged(damage)),
@@ -379,10 +388,17 @@ impl Scan {
         if let Some(error) = self.flush_error.take() {
             return Poll::Ready(Err(ScanError::Flush(error)));
         }
+        let Phase::Scan(scanner) = &mut self.phase else { return Poll::Ready(Ok(false)) };
+        if let Some(list) = self.shares.pop_front() {
+            let last = FrameNumber(scanner.limit().frames.0.saturating_sub(1));
+            return Poll::Ready(match scanner.begin_share(&list, last, self.unix_ns) {
+                Ok(()) => Ok(true),
+                Err(error) => Err(ScanError::NotACut { shard: self.shard.id(), error }),
+            });
+        }
         if !self.is_following {
             return Poll::Ready(Ok(false));
         }
-        let Phase::Scan(scanner) = &mut self.phase else { return Poll::Ready(Ok(false)) };
         let reached = scanner.limit().frames;
         match self.poll_written(reached, context) {
             Poll::Pending => Poll::Pending,

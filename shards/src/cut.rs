@@ -49,10 +49,23 @@ impl Cuts {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *last += 1;
         rings.clone().for_each(|ring| ring.mark_for_cut(true));
-        self.deciding.store(*last, Ordering::Release);
+        self.let_decide(*last);
         let frames = rings.clone().map(|ring| ring.decide(*last)).collect();
-        self.deciding.store(0, Ordering::Release);
+        self.let_decide(0);
         rings.for_each(|ring| ring.mark_for_cut(false));
         frames
+    }
+
+    /// From now on whoever finds a mark decides for this cut; 0: for none.
+    pub(crate) fn let_decide(&self, number: u64) {
+        self.deciding.store(number, Ordering::Release);
+    }
+
+    /// The number of a cut that is made step by step, with no other beside it.
+    #[cfg(feature = "sim")]
+    pub(crate) fn number(&self) -> u64 {
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *last += 1;
+        *last
     }
 }

@@ -80,6 +80,9 @@ pub const WALK_BYTES_PER_READ_MIN: u64 = 1 << 10;
 pub const BATCH_ADDRESSES_MAX: usize = 1 << 20;
 /// Batches over several shards that are under way at a time.
 pub const OVER_BATCHES_MAX: usize = 64;
+/// Batches over several shards that are over, and cannot be forgotten because an earlier one is not. Each shard repeats
+/// what it knows of them with every checkpoint.
+pub const OVER_UNFORGOTTEN_MAX: u64 = 256;
 /// Shards of one batch.
 pub const OVER_SHARDS_MAX: usize = 64;
 /// Longest large record, in bytes.

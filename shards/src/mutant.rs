@@ -139,6 +139,10 @@ mutants! {
     DecisionNotDurable,
     /// A checkpoint leaves out which batches over several shards this one has resolved.
     ResolvedForgotten,
+    /// An open leaves to nobody what shards lack of batches that were decided.
+    ShareForgotten,
+    /// A cut between two shards' resolving of a batch leaves out what the later one has of it.
+    CutSplitsBatches,
     /// Trimming frees extents that an open batch or large record has parts in.
     TrimIgnoresWriters,
     /// The extents of a store that grows can be claimed before a superblock names them.
@@ -156,7 +160,6 @@ impl Mutant {
             | Self::RingWithoutFence
             | Self::ClaimNotAtomic
             | Self::FreeBeforeDone
-            | Self::CutWithoutHelp
             | Self::OldestRelaxed => Some("it needs two threads at once: a loom model finds it"),
             Self::ReserveIgnoresTag
             | Self::HandOverTwice

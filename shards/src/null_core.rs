@@ -18,6 +18,7 @@ use crate::{
     },
     memory::{BufferPool, MemoryError},
     open::{OpenShardError, RingOptions, ShardResume, open_shard},
+    over::OverTable,
     shard::Shard,
     shard_owner::{FrameOrder, ShardContext, SyncMethod},
 };
@@ -59,6 +60,7 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         term: Term(1),
         layout: Arc::new(Layout::new(geometry, vec![run])),
         extents: Arc::new(ExtentTable::new(geometry, extents)),
+        over: Arc::new(OverTable::new(Term(1), [], 0)),
         headers: BufferPool::new(SLOT_BYTES_DEFAULT as usize, BUFFERS)?,
         shard_count: 1,
         order: FrameOrder::default(),

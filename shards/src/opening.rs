@@ -3,28 +3,23 @@
 //! Which devices there are, and how they are locked, is the caller's. The order of steps is what RECOVERY.md owes to
 //! the next recovery; it runs over [`StoreDevices`], so that the simulator crashes between any two of them.
 
+mod batches;
+
 use crate::{
-    address::Address,
     extents::{ExtentEntry, ExtentTable, ExtentUse},
     failure::SyncFailures,
     format::{
-        checksum::StoreSeed,
-        control::BatchId,
         extent_header::{ExtentHeader, ExtentState},
-        record::{RecordFlags, RecordKind, check_record},
         superblock::{ShardEntry, Superblock},
     },
-    ids::{DeviceIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, Term},
+    ids::{DeviceIndex, ExtentOrdinal, Generation, ShardId, SlotIndex, Term},
     layout::{Layout, RegionRun},
     limits::{EXTENTS_PER_SHARD_MIN, RESERVE_PER_SHARD, RESERVE_SHARE, SHARDS_MAX},
     memory::{MemoryError, PooledBuffer, RegionSlice},
     mutant::{self, Mutant},
     open::ShardResume,
-    over::{OverTable, Unresolved},
-    recovery::{
-        Place, RecoveredShard, RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError,
-        recover_store,
-    },
+    over::OverTable,
+    recovery::{RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError, recover_store},
     shard::ShardExtent,
 };
 use std::sync::Arc;
@@ -122,7 +117,7 @@ pub fn prepare<D: StoreDevices>(
     superblock: Superblock,
     how: HowToOpen,
 ) -> Result<Prepared, PrepareError<D::Error>> {
-    let report = recover_store(&Source { superblock: &superblock, devices }, &superblock, how.recovery)?;
+    let mut report = recover_store(&Source { superblock: &superblock, devices }, &superblock, how.recovery)?;
     free_orphans(&superblock, devices, &report)?;
     // What recovery found may still be in a cache of the device; the next open has to find it too.
     for device in indices(&superblock) {
@@ -137,10 +132,13 @@ pub fn prepare<D: StoreDevices>(
     let resumes =
         (0..shards).map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &extents));
     let mut resumes: Vec<ShardResume> = resumes.collect();
-    let floor = resolve_batches(&superblock, devices, &report, &mut resumes)?;
+    let is_salvage = how.recovery.salvage;
+    batches::resolve(&superblock, devices, &mut report, &mut resumes, is_salvage)?;
     let superblock = next_superblock(superblock, &report, &how, shards);
     write_superblock(&superblock, devices)?;
-    let over = Arc::new(OverTable::new(superblock.term, floor));
+    let left = resumes.iter().flat_map(|it| it.space.unresolved.iter().map(|left| (it.shard, left)));
+    let noted = report.shards.iter().map(|shard| shard.space.over.len()).max().unwrap_or_default();
+    let over = Arc::new(OverTable::new(superblock.term, left, noted));
     Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report, over })
 }
 
@@ -341,65 +339,6 @@ fn shard_count(
     let spoken_for: u64 = (0..present).map(needed).sum();
     let affordable = extents.free_count().saturating_sub(spoken_for) / EXTENTS_PER_SHARD_MIN;
     present + wanted.min(u32::try_from(affordable).unwrap_or(u32::MAX))
-}
-
-/// Gives each shard what it has to do for batches over several shards that were decided, and the first of these.
-fn resolve_batches<D: StoreDevices>(
-    superblock: &Superblock,
-    devices: &D,
-    report: &RecoveryReport,
-    resumes: &mut [ShardResume],
-) -> Result<Option<BatchId>, PrepareError<D::Error>> {
-    let mut first: Option<BatchId> = None;
-    let decided = report.shards.iter().flat_map(|shard| &shard.space.over.decided);
-    for (id, shard, root) in
-        decided.flat_map(|(id, parts)| parts.iter().map(move |part| (*id, part.0, part.1)))
-    {
-        let (Some(found), Some(resume)) =
-            (report.shards.get(usize::from(shard.0)), resumes.get_mut(usize::from(shard.0)))
-        else {
-            continue;
-        };
-        if found.space.over.has_resolved(id) {
-            continue;
-        }
-        let list = read_prepared(superblock, devices, found, root)?;
-        resume.space.unresolved.push(Unresolved { id, list });
-        first = first.into_iter().chain([id]).min();
-    }
-    Ok(first)
-}
-
-/// The list of a batch, which was durable before the batch was decided.
-fn read_prepared<D: StoreDevices>(
-    superblock: &Superblock,
-    devices: &D,
-    found: &RecoveredShard,
-    root: Address,
-) -> Result<Vec<u8>, PrepareError<D::Error>> {
-    let geometry = &superblock.geometry;
-    let (slot, extent) = (root.slot(geometry), root.extent(geometry));
-    let on_device = superblock.locate(slot);
-    let claim = found.extents.iter().find(|it| it.index == extent && root.is_of(it.generation));
-    let lost = || {
-        let place = Place { shard: found.shard, frame: FrameNumber(0), slot, on_device };
-        RecoveryError::Checkpoint { place, why: "the list of a batch over several shards is not there" }
-    };
-    let (Some(claim), Some((device, offset))) = (claim, on_device) else { return Err(lost().into()) };
-    let slots = root.slots_hint().min(geometry.slots_left(slot));
-    let bytes = (slots * geometry.slot_bytes()) as usize;
-    let mut buffer = PooledBuffer::alone(bytes).map_err(PrepareError::Memory)?;
-    devices
-        .read(device, offset, buffer.as_mut_slice())
-        .map_err(|source| RecoveryError::Unreadable { slot, source })?;
-    let start = (root.byte() - geometry.byte_of(slot)) as usize;
-    let seed = StoreSeed::new(superblock.store).record_seed(claim.generation, root.byte());
-    match check_record(buffer.as_mut_slice().get(start..).unwrap_or_default(), seed) {
-        Ok(view) if view.kind == RecordKind::BATCH_COMMIT && view.flags == RecordFlags::PREPARED => {
-            Ok(view.payload.to_vec())
-        }
-        _ => Err(lost().into()),
-    }
 }
 
 fn next_superblock(

@@ -93,8 +93,6 @@ pub struct Shard {
     space: RwLock<ShardSpace>,
     /// Batches and large records that are being written.
     pub(crate) writers: OpenWriters,
-    /// Once frames below this are durable, so is what the open had to resolve of batches over several shards.
-    resolved_by: AtomicU64,
     counters: ShardCounters,
 }
 
@@ -147,7 +145,6 @@ impl Shard {
             frames_end: RwLock::new(Vec::with_capacity(EXTENTS_AT_FIRST)),
             space: RwLock::default(),
             writers: OpenWriters::default(),
-            resolved_by: AtomicU64::new(0),
             counters: ShardCounters::default(),
         }
     }
@@ -365,15 +362,6 @@ impl Shard {
         // A parked ring begins in the next extent, which may be among these already.
         let last = ExtentOrdinal(self.ordinals().end.saturating_sub(1));
         self.writers.pin(self.ring.current_ordinal().unwrap_or(last), submitted)
-    }
-
-    /// `None`: not all of it is in the ring.
-    pub(crate) fn publish_resolved(&self, last: Option<FrameNumber>) {
-        self.resolved_by.store(last.map_or(u64::MAX, |last| last.0 + 1), Ordering::Release);
-    }
-
-    pub(crate) fn has_resolved(&self) -> bool {
-        self.resolved_by.load(Ordering::Acquire) <= self.durable.reached().0
     }
 
     /// What was trimmed, as of a moment ago: nothing before it is wanted.

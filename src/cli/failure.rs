@@ -217,9 +217,10 @@ impl From<ScanError> for Failure {
     fn from(error: ScanError) -> Self {
         let exit = match &error {
             ScanError::NoSuchShard { .. } => Exit::Usage,
-            ScanError::OtherShard { .. } | ScanError::Reclaimed { .. } | ScanError::NotInLog { .. } => {
-                Exit::NoRecord
-            }
+            ScanError::OtherShard { .. }
+            | ScanError::Reclaimed { .. }
+            | ScanError::NotInLog { .. }
+            | ScanError::NotACut { .. } => Exit::NoRecord,
             ScanError::Begin(error) | ScanError::Read(error) => return error.clone().into(),
             ScanError::Damage(damage) if !matches!(damage.fault, Fault::Unreadable(_)) => Exit::Damage,
             _ => Exit::Failed,

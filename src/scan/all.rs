@@ -3,7 +3,7 @@
 use super::{Record, Scan, ScanError};
 use crate::store::{Store, block::Sleeper};
 use corelog_shards::{
-    ids::{FrameNumber, ShardId},
+    ids::ShardId,
     limits::{SCAN_ALL_READS, SCAN_READ_AHEAD},
     scan::Position,
 };
@@ -59,12 +59,9 @@ impl ScanAll {
         self
     }
 
-    /// Ends each shard before a frame.
-    pub(crate) fn before(mut self, frame: impl Fn(ShardId) -> FrameNumber) -> Self {
-        let bounded = |head: Head| {
-            let before = frame(head.scan.shard());
-            Head { scan: head.scan.before(before), ..head }
-        };
+    /// Bounds the scan of each shard.
+    pub(crate) fn bounded(mut self, bound: impl Fn(Scan) -> Scan) -> Self {
+        let bounded = |head: Head| Head { scan: bound(head.scan), ..head };
         self.heads = self.heads.into_iter().map(bounded).collect();
         self
     }

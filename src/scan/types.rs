@@ -5,7 +5,7 @@ use bytes::Bytes;
 use corelog_shards::{
     address::Address,
     format::{
-        manifest::{Manifest, ManifestOf},
+        manifest::{Manifest, ManifestError, ManifestOf},
         record::RecordKind,
     },
     ids::{FrameNumber, ShardId},
@@ -102,6 +102,14 @@ pub enum ScanError {
         shard: ShardId,
         /// What does not fit.
         fault: Fault,
+    },
+    /// What the cut says of a batch over several shards cannot be: it is none that [`crate::Store::cut`] made.
+    #[error("the cut says of a batch in {shard:?} what cannot be: {error}")]
+    NotACut {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong.
+        error: ManifestError,
     },
     /// A core could not read.
     #[error(transparent)]

@@ -11,7 +11,7 @@ use crate::{
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, Term},
     limits::{
         CHECKPOINT_ENTRY_BYTES, CHECKPOINT_HEAD_BYTES, CONTROL_BYTES_MAX, COUNTER_MAX, CURSOR_NAME_BYTES_MAX,
-        CURSORS_MAX,
+        CURSORS_MAX, OVER_SHARDS_MAX,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -243,13 +243,18 @@ impl Control {
         bytes
     }
 
+    /// Bytes of a decision over so many shards.
+    pub(crate) const fn decided_bytes(shards: usize) -> usize {
+        40 + 16 * shards
+    }
+
     fn encoded_bytes(&self) -> usize {
         match self {
             Self::Trim { .. } => 32,
             Self::Freed(extents) => FREED_HEAD + extents.len() * FREED_ENTRY,
             Self::Checkpoint(part) => part.encoded_bytes(),
             Self::IdleMark => 8,
-            Self::Decided { parts, .. } => 40 + 16 * parts.len(),
+            Self::Decided { parts, .. } => Self::decided_bytes(parts.len()),
             Self::Resolved { .. } => 40,
             Self::CursorSet(Cursor { name, .. }) | Self::CursorRemoved(name) => CURSOR_HEAD + name.len(),
         }
@@ -404,7 +409,7 @@ fn take_ids(fields: &mut Fields<'_>) -> Option<[BatchId; 2]> {
 
 fn take_decided(fields: &mut Fields<'_>) -> Option<Control> {
     fields.skip(4)?;
-    let count = fields.u32()?;
+    let count = usize::try_from(fields.u32()?).ok().filter(|count| *count <= OVER_SHARDS_MAX)?;
     let [id, settled] = take_ids(fields)?;
     let mut parts = Vec::new();
     for _ in 0..count {

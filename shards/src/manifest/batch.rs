@@ -153,6 +153,11 @@ impl BatchWriter {
         Ok(placed)
     }
 
+    /// The list, once it was written.
+    pub(super) fn root(&self) -> Vec<u8> {
+        self.levels.root()
+    }
+
     pub(super) fn take_addresses(&mut self) -> Option<Vec<Address>> {
         let addresses = std::mem::take(&mut self.addresses);
         (addresses.len() <= BATCH_ADDRESSES_MAX).then_some(addresses)

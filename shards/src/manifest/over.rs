@@ -22,10 +22,9 @@ use std::sync::Arc;
 /// counts, and the next open writes what is missing.
 #[derive(Debug)]
 pub struct OverBatch {
-    id: BatchId,
     table: Arc<OverTable>,
     parts: Vec<Part>,
-    decision: Option<Placed>,
+    decision: Option<(BatchId, Placed)>,
     is_done: bool,
 }
 
@@ -64,15 +63,19 @@ impl OverBatch {
     /// An empty batch. `None`: too many are under way.
     #[must_use]
     pub fn new(directory: &Directory) -> Option<Self> {
-        let id = directory.over.begin(durable(directory))?;
         let table = Arc::clone(&directory.over);
-        Some(Self { id, table, parts: Vec::new(), decision: None, is_done: false })
+        table.begin(durable(directory)).then(|| Self {
+            table,
+            parts: Vec::new(),
+            decision: None,
+            is_done: false,
+        })
     }
 
-    /// Which it is.
+    /// Which it is, once it counts.
     #[must_use]
-    pub const fn id(&self) -> BatchId {
-        self.id
+    pub fn id(&self) -> Option<BatchId> {
+        Some(self.decision?.0)
     }
 
     /// True once it counts, whatever becomes of this.
@@ -84,7 +87,7 @@ impl OverBatch {
     /// The frame of the decision, in the first shard.
     #[must_use]
     pub fn decision(&self) -> Option<(ShardId, FrameNumber)> {
-        Some((self.parts.first()?.shard, self.decision?.frame))
+        Some((self.parts.first()?.shard, self.decision?.1.frame))
     }
 
     /// Adds a record. After a refusal nothing of it was taken; [`ShardRefusal::Full`] can be tried again.
@@ -119,41 +122,46 @@ impl OverBatch {
                 return Ok(step);
             }
         }
-        if let Some(first) = self.parts.first() {
-            let first = shard(first.shard)?;
-            if self.decision.is_none() {
-                self.decision = Some(self.decide(directory, first).map_err(|why| (first.id(), why))?);
-            }
-            let is_hasty = mutant::is_active(Mutant::DecisionNotDurable);
-            if let Some(step) = wait_for(first, self.decision).filter(|_| !is_hasty) {
-                return Ok(step);
-            }
+        let Some(first) = self.parts.first() else {
+            self.is_done = true;
+            self.table.give_up();
+            return Ok(OverStep::Done);
+        };
+        let first = shard(first.shard)?;
+        let (id, decision) = match self.decision {
+            Some(decided) => decided,
+            None => self.decide(directory, first).map_err(|why| (first.id(), why))?,
+        };
+        self.decision = Some((id, decision));
+        let is_hasty = mutant::is_active(Mutant::DecisionNotDurable);
+        if let Some(step) = wait_for(first, Some(decision)).filter(|_| !is_hasty) {
+            return Ok(step);
         }
         for part in &mut self.parts {
             if part.resolved.is_none() {
-                let note = Control::Resolved {
-                    id: self.id,
-                    settled: self.table.settled(durable(directory), has_resolved(directory)),
-                };
-                let resolved = part.writer.try_resolve(shard(part.shard)?, &note.encode());
-                part.resolved = Some(resolved.map_err(|refusal| (part.shard, refusal))?);
+                let note = Control::Resolved { id, settled: self.table.settled(durable(directory)) };
+                let (shard, note) = (shard(part.shard)?, note.encode());
+                let append = || part.writer.try_resolve(shard, &note);
+                let resolved = self.table.resolve(id, part.shard, append);
+                let placed = resolved.map_err(|refusal| (part.shard, refusal))?;
+                // So that it is over, and can be forgotten, although nobody else waits.
+                shard.request(placed.frame, Durability::Durable);
+                part.resolved = Some(placed);
             }
         }
-        let frames = self.parts.iter().filter_map(|part| Some((part.shard, part.resolved?.frame)));
-        self.table.resolve(self.id, frames.collect());
         self.is_done = true;
         Ok(OverStep::Done)
     }
 
-    fn decide(&self, directory: &Directory, first: &Shard) -> Result<Placed, ShardRefusal> {
+    fn decide(&self, directory: &Directory, first: &Shard) -> Result<(BatchId, Placed), ShardRefusal> {
         let parts = self.parts.iter().filter_map(|part| Some((part.shard, part.prepared?.address)));
-        let settled = self.table.settled(durable(directory), has_resolved(directory));
-        let note = Control::Decided { id: self.id, settled, parts: parts.collect() }.encode();
-        let mut reservation = first.try_reserve(note.len())?;
-        reservation.payload_mut().copy_from_slice(&note);
+        let parts: Vec<_> = parts.collect();
+        let mut reservation = first.try_reserve(Control::decided_bytes(parts.len()))?;
         // Before it can be durable: from here on nothing gives the batch up.
-        self.table.decide(self.id);
-        Ok(reservation.commit(RecordKind::CONTROL, RecordFlags::NONE))
+        let id = self.table.decide(self.parts.iter().map(|part| (part.shard, part.writer.root())));
+        let settled = self.table.settled(durable(directory));
+        reservation.payload_mut().copy_from_slice(&Control::Decided { id, settled, parts }.encode());
+        Ok((id, reservation.commit(RecordKind::CONTROL, RecordFlags::NONE)))
     }
 
     /// What each shard has, once it is done.
@@ -173,7 +181,7 @@ impl Drop for OverBatch {
             return;
         }
         if self.decision.is_none() {
-            return self.table.give_up(self.id);
+            return self.table.give_up();
         }
         // The next open needs what was written, so nobody may trim it: the writers keep their pins for good.
         self.parts.drain(..).for_each(|part| std::mem::forget(part.writer));
@@ -182,10 +190,6 @@ impl Drop for OverBatch {
 
 fn durable(directory: &Directory) -> impl Fn(ShardId) -> FrameNumber + '_ {
     |shard| directory.shard(shard).map_or(FrameNumber(0), |shard| shard.watermarks().durable)
-}
-
-fn has_resolved(directory: &Directory) -> bool {
-    directory.shards.iter().all(|shard| shard.has_resolved())
 }
 
 /// `None`: the frame is durable.

@@ -2,6 +2,7 @@
 
 use super::report::Place;
 use crate::{
+    address::Address,
     device::Errno,
     format::{
         extent_header::ExtentHeaderError,
@@ -116,6 +117,16 @@ pub enum RecoveryError {
         place: Place,
         /// What is missing.
         why: &'static str,
+    },
+    /// What a shard was to have of a batch over several shards that counts is not in its log.
+    #[error(
+        "{address}: shard {shard}'s share of a batch over several shards was durable before the batch counted, and is lost"
+    )]
+    ShareLost {
+        /// The shard.
+        shard: ShardId,
+        /// Where its list was.
+        address: Address,
     },
     /// An extent that the shard's log holds carries another claim, or none.
     #[error(

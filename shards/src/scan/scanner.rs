@@ -12,6 +12,7 @@ use crate::{
         checksum::StoreSeed,
         control::LogPlace,
         frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
+        manifest::{Manifest, ManifestError, ManifestOf},
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex, Term},
     limits::{FRAME_HEADER_BYTES, HEADER_ONLY_SLOTS_MIN},
@@ -155,6 +156,19 @@ impl Scanner {
         self.tried = None;
     }
 
+    /// At [`Step::End`]: goes on with what a batch has in this shard, whose commit is behind the limit. `list`: its
+    /// root. The records come as if they were of `frame`.
+    pub fn begin_share(
+        &mut self,
+        list: &[u8],
+        frame: FrameNumber,
+        unix_ns: u64,
+    ) -> Result<(), ManifestError> {
+        let list = Manifest::decode_root(list, ManifestOf::Batch)?;
+        self.batch = Some(WithinBatch::share(&self.setup, self.seed, &list, frame, unix_ns));
+        Ok(())
+    }
+
     /// True once the scan has told of damage that it does not go on from.
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
@@ -173,8 +187,11 @@ impl Scanner {
         let shard = self.setup.shard;
         // Of a batch that is not begun, only where it is committed.
         let (within, of_batch) = match &self.batch {
-            Some(batch) => (Some(batch.offset), batch.done()),
-            None => (None, self.resume_batch),
+            Some(WithinBatch { offset: Some(offset), .. }) => {
+                (Some(*offset), self.batch.as_ref().map_or(0, WithinBatch::done))
+            }
+            // One whose commit is behind the limit is no place to go on from.
+            _ => (None, self.resume_batch),
         };
         match &self.frame {
             Some(frame) => Position {

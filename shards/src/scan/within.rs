@@ -46,8 +46,8 @@ pub(super) fn meaning(record: &ScanRecord) -> Meaning {
 #[derive(Debug)]
 pub(super) struct WithinBatch {
     walk: ManifestWalk,
-    /// Of the commit, in its frame.
-    pub(super) offset: u32,
+    /// Of the commit, in its frame. `None`: the commit is not before the limit, see [`super::Scanner::begin_share`].
+    pub(super) offset: Option<u32>,
     frame: FrameNumber,
     unix_ns: u64,
 }
@@ -63,7 +63,19 @@ impl WithinBatch {
         let (offset, done) = place;
         let setup = WalkSetup { seed, geometry: setup.geometry, of: ManifestOf::Batch };
         let walk = ManifestWalk::new(setup, list, done);
-        Self { walk, offset, frame: commit.frame, unix_ns: commit.unix_ns }
+        Self { walk, offset: Some(offset), frame: commit.frame, unix_ns: commit.unix_ns }
+    }
+
+    /// A batch that counts, and whose commit is not before the limit.
+    pub(super) fn share(
+        setup: &ScanSetup,
+        seed: StoreSeed,
+        list: &Manifest,
+        frame: FrameNumber,
+        unix_ns: u64,
+    ) -> Self {
+        let setup = WalkSetup { seed, geometry: setup.geometry, of: ManifestOf::Batch };
+        Self { walk: ManifestWalk::new(setup, list, 0), offset: None, frame, unix_ns }
     }
 
     pub(super) const fn walk(&mut self) -> &mut ManifestWalk {
@@ -91,6 +103,11 @@ impl WithinBatch {
                     flags: RecordFlags::NONE,
                     payload,
                 })),
+                // Nothing before the limit has it in another place.
+                WalkStep::Reclaimed(address) if self.offset.is_none() => {
+                    let slot = address.slot(&setup.geometry);
+                    Some(Step::Damage(Box::new(damage(setup, self.frame, slot, Fault::Reclaimed))))
+                }
                 // Trimmed, or moved to where the scan meets it by itself.
                 WalkStep::Reclaimed(_) => continue,
                 WalkStep::Fault(fault) => {

@@ -24,6 +24,7 @@ use crate::{
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     layout::Layout,
     memory::{BufferPool, RegionSlice},
+    over::OverTable,
     ring::owner::RingOwner,
     shard::{Shard, ShardExtent},
     token::LocalShard,
@@ -64,6 +65,8 @@ pub struct ShardContext {
     pub layout: Arc<Layout>,
     /// Who owns extents.
     pub extents: Arc<ExtentTable>,
+    /// Batches over several shards.
+    pub over: Arc<OverTable>,
     /// Small aligned buffers for extent headers.
     pub headers: Arc<BufferPool>,
     /// Shards of the store, for home regions.
@@ -173,6 +176,12 @@ pub struct ShardStart {
 }
 
 impl ShardOwner {
+    /// True if a frame that was submitted says so.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_resolved(&self, batch: crate::format::control::BatchId) -> bool {
+        self.space.over.has_resolved(batch)
+    }
+
     pub(crate) fn new(context: ShardContext, local: LocalShard, ring: RingOwner, start: ShardStart) -> Self {
         let space = Space::new(start.space.clone(), start.first_frame);
         let oldest = space.oldest().or(start.extents.first().map(|first| first.ordinal)).unwrap_or_default();
@@ -186,9 +195,6 @@ impl ShardOwner {
         shared.is_starved.store(start.is_reserve || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));
-        if space.has_unresolved() {
-            shared.publish_resolved(None);
-        }
         let claim_from = context.extents.home(start.shard, context.shard_count);
         Self {
             context,

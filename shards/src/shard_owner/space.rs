@@ -238,11 +238,6 @@ impl Space {
         self.checkpoint.is_some_and(|checkpoint| checkpoint.ordinal >= ordinal)
     }
 
-    /// True while an earlier open's batches over several shards are to be resolved.
-    pub(super) fn has_unresolved(&self) -> bool {
-        !self.unresolved.is_empty()
-    }
-
     /// True while something that is appended has yet to take effect.
     pub(super) fn has_notes(&self) -> bool {
         !self.notes.is_empty()
@@ -390,7 +385,9 @@ impl ShardOwner {
         let mut progress = false;
         while let Some(next) = self.space.unresolved.front() {
             let note = Control::Resolved { id: next.id, settled: self.space.over.settled };
-            match manifest::resolve(&self.shared, &note.encode(), &next.list) {
+            let (note, shared) = (note.encode(), &self.shared);
+            let append = || manifest::resolve(shared, &note, &next.list);
+            match self.context.over.resolve(next.id, shared.id(), append) {
                 Ok(placed) => {
                     self.shared.durable.want(placed.frame);
                     if let Some(from) = Manifest::peek_from(&next.list) {
@@ -398,9 +395,6 @@ impl ShardOwner {
                         self.shared.writers.pin(from, self.next_frame).end(placed.frame);
                     }
                     self.space.unresolved.pop_front();
-                    if self.space.unresolved.is_empty() {
-                        self.shared.publish_resolved(Some(placed.frame));
-                    }
                     progress = true;
                 }
                 Err(refusal) => {

@@ -137,10 +137,11 @@ impl Case {
                     self.tally.lives += 1;
                     let reach = self.random.pick(&[10, 100, 400]);
                     self.plan_crash(reach);
-                    let course = Course::draw(&mut self.random, self.probe_one_in);
+                    let life_seed = self.seed ^ self.tally.lives << 32;
+                    let course = Course::draw(&mut self.random, self.probe_one_in, life_seed);
                     lock(&self.world).note(|| format!("OPEN {options:?} {course:?}"));
                     let buffer_bytes = options.buffer_bytes;
-                    let grower = Grower::new(self.seed ^ self.tally.lives << 32, self.grows);
+                    let grower = Grower::new(life_seed, self.grows);
                     let end = live(
                         opened,
                         &self.world,

@@ -4,6 +4,7 @@ use super::{
     Tally,
     check::{Look, look},
     clients::{Client, Scene},
+    cutting::Cutter,
     device::{Disks, SharedWorld, lock},
     disk::Crash,
     growing::Grower,
@@ -18,6 +19,8 @@ use crate::{
     format::superblock::{ShardEntry, Superblock},
     ids::ShardId,
     opening::{WriteSuperblockError, closing_superblock, write_superblock},
+    shard::Shard,
+    sync::Ordering,
 };
 use std::sync::Arc;
 
@@ -38,10 +41,12 @@ pub(super) struct Course {
     /// How much more often cores, clients and devices are chosen than the others.
     pub weights: [u64; 3],
     pub probe_one_in: u64,
+    /// Of whoever cuts through the store.
+    pub cut_seed: u64,
 }
 
 impl Course {
-    pub(super) fn draw(random: &mut Random, probe_one_in: u64) -> Self {
+    pub(super) fn draw(random: &mut Random, probe_one_in: u64, cut_seed: u64) -> Self {
         Self {
             clients: 1 + random.index(5),
             work: random.pick(&[5, 20, 40, 80, 160]),
@@ -50,6 +55,7 @@ impl Course {
             closes_early: random.one_in(8),
             weights: [random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9])],
             probe_one_in,
+            cut_seed,
         }
     }
 }
@@ -77,6 +83,7 @@ pub(super) struct Life<'life> {
     superblock: Superblock,
     sync_failures: Arc<SyncFailures>,
     grower: Grower,
+    cutter: Cutter<'life>,
 }
 
 #[derive(Clone, Copy)]
@@ -85,6 +92,7 @@ enum Next {
     Client(usize),
     Device,
     Grower,
+    Cutter,
 }
 
 /// Runs the store until it is closed or the crash comes.
@@ -117,12 +125,14 @@ pub(super) fn live(
         superblock,
         sync_failures,
         grower,
+        cutter: Cutter::new(course.cut_seed),
     };
     let ran = life.run();
     if ran.is_err() {
         // Whatever is still there must not go on.
         lock(world).is_crashed = true;
     }
+    let ran = ran.and_then(|()| life.cutter.check(&directory, life.oracle));
     let Life { cores, clients, oracle, tails, mut superblock, mut grower, .. } = life;
     grower.give_up(&mut superblock);
     drop(clients);
@@ -165,6 +175,7 @@ impl Life<'_> {
                 Next::Client(client) => self.clients[client].step(&self.scene, self.oracle)?,
                 Next::Device => self.complete()?,
                 Next::Grower => self.grow()?,
+                Next::Cutter => self.cutter.step(self.scene.directory, self.oracle),
             }
             self.look_around()?;
             if lock(self.scene.world).is_crashed {
@@ -214,6 +225,10 @@ impl Life<'_> {
         if self.grower.can_step(self.scene.directory) && !self.is_closing {
             choices.push((Next::Grower, 1));
         }
+        // Appends go on if they cannot.
+        if self.cutter.can_step() && !choices.is_empty() {
+            choices.push((Next::Cutter, 1));
+        }
         let total: u64 = choices.iter().map(|(_, weight)| weight).sum();
         if total == 0 {
             return None;
@@ -238,6 +253,9 @@ impl Life<'_> {
         if !self.clients.iter().all(Client::is_done) {
             return Err(format!("I9: nobody can do anything: {}", self.waiting()));
         }
+        if !self.is_closing {
+            self.check_resolved()?;
+        }
         if self.cores.iter().all(Option::is_none) {
             return Ok(false);
         }
@@ -250,6 +268,22 @@ impl Life<'_> {
         }
         self.close();
         Ok(true)
+    }
+
+    /// O3: what earlier lives decided is resolved in each shard that can be appended to.
+    fn check_resolved(&self) -> Result<(), String> {
+        let can = |shard: &Shard| {
+            let is_full = shard.ring().position().is_none() || shard.is_starved.load(Ordering::Acquire);
+            shard.failure().is_none() && !is_full
+        };
+        let owners = || self.cores.iter().flatten().flat_map(|core| core.core.shards());
+        for (id, shard) in &self.oracle.owed {
+            let owner = owners().find(|owner| owner.shared().id() == *shard);
+            if owner.is_some_and(|owner| can(owner.shared()) && !owner.has_resolved(*id)) {
+                return Err(format!("O3: {shard:?} was to resolve batch {id:?}, and has not"));
+            }
+        }
+        Ok(())
     }
 
     fn waiting(&self) -> String {

@@ -7,6 +7,7 @@
 mod case;
 mod check;
 mod clients;
+mod cutting;
 mod device;
 mod disk;
 mod faults;

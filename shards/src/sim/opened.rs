@@ -192,6 +192,7 @@ fn start(
         term: superblock.term,
         layout: Arc::clone(&prepared.layout),
         extents: Arc::clone(&prepared.extents),
+        over: Arc::clone(&prepared.over),
         sync_failures: Arc::clone(&prepared.sync_failures),
         headers: BufferPool::new(slot_bytes, 4)?,
         shard_count: superblock.shards.len() as u32,

@@ -3,7 +3,7 @@
 //! The invariants have the numbers that `docs/RELIABILITY.md` lists. What recovery finds is compared in `check`.
 
 use crate::{
-    format::{extent_header::ExtentHeader, frame::FrameHeader},
+    format::{control::BatchId, extent_header::ExtentHeader, frame::FrameHeader},
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId},
     ring::reservation::Placed,
@@ -36,6 +36,9 @@ pub(super) struct Record {
     /// It goes in and comes out in parts.
     pub is_large: bool,
     pub fate: Fate,
+    /// When it was given to the store, and when the store had said where it is; by the clock of the oracle.
+    pub issued_at: u64,
+    pub placed_at: u64,
 }
 
 /// What is known of a frame.
@@ -83,8 +86,12 @@ pub(super) struct Oracle {
     claims: Vec<Option<ExtentHeader>>,
     /// All that there were.
     pub claimed: Vec<ExtentHeader>,
+    /// Counts what is asked and answered.
+    pub clock: u64,
     /// Batches over several shards that may be there.
     pub overs: Vec<Over>,
+    /// What this life has to resolve of them, before anything else.
+    pub owed: Vec<(BatchId, ShardId)>,
     /// The superblock that was last known to be durable.
     pub superblock_sequence: u64,
 }
@@ -99,19 +106,26 @@ impl Oracle {
             slots: vec![None; slots as usize],
             claims: vec![None; extents as usize],
             claimed: Vec::new(),
+            clock: 0,
             overs: Vec::new(),
+            owed: Vec::new(),
             superblock_sequence: 0,
         }
     }
 
     pub(super) fn issue(&mut self, shard: ShardId, length: usize) -> u64 {
-        self.records.push(Record { shard, length: length as u32, is_large: false, fate: Fate::Issued });
-        self.records.len() as u64 - 1
+        self.push(shard, length, false, Fate::Issued)
     }
 
     /// A record of a batch, or a large one: it must not come back before [`Oracle::accepted`].
     pub(super) fn issue_hidden(&mut self, shard: ShardId, length: usize, is_large: bool) -> u64 {
-        self.records.push(Record { shard, length: length as u32, is_large, fate: Fate::Gone });
+        self.push(shard, length, is_large, Fate::Gone)
+    }
+
+    fn push(&mut self, shard: ShardId, length: usize, is_large: bool, fate: Fate) -> u64 {
+        self.clock += 1;
+        let length = length as u32;
+        self.records.push(Record { shard, length, is_large, fate, issued_at: self.clock, placed_at: 0 });
         self.records.len() as u64 - 1
     }
 
@@ -138,6 +152,8 @@ impl Oracle {
             }
             fate => return Err(format!("I10: record {id} is placed at {placed:?}, and was {fate:?}")),
         }
+        self.clock += 1;
+        record.placed_at = self.clock;
         self.shards[usize::from(record.shard.0)].frame_mut(placed.frame).records.push(id);
         Ok(())
     }

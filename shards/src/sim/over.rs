@@ -1,6 +1,6 @@
 //! What the oracle knows of batches over several shards: in all their shards, or in none.
 
-use super::oracle::{Fate, Oracle};
+use super::oracle::{Fate, Oracle, Record};
 use crate::{format::control::BatchId, ids::ShardId, recovery::RecoveryReport};
 
 /// A batch whose decision was appended.
@@ -27,7 +27,8 @@ impl Oracle {
         self.overs.iter_mut().filter(|over| over.id == id).for_each(|over| over.is_promised = true);
     }
 
-    /// O1 and O2: each is resolved in all its shards, or its decision is there, or it is nowhere.
+    /// O1 and O2: each is resolved in all its shards, or its decision is there, or it is nowhere. O4: where it is resolved,
+    /// all of its records were found.
     pub(super) fn check_overs(&self, report: &RecoveryReport) -> Result<(), String> {
         for over in &self.overs {
             let (is_decided, resolved) = found(over, report);
@@ -37,6 +38,15 @@ impl Oracle {
             }
             if over.is_promised && !is_whole {
                 return Err(format!("O2: batch {:?} was decided durably, and is not there", over.id));
+            }
+            for shard in &over.shards {
+                let own = over.records.iter().map(|id| &self.records[*id as usize]);
+                let own = own.filter(|record| record.shard == *shard);
+                let (placed, left): (Vec<&Record>, Vec<&Record>) =
+                    own.partition(|record| matches!(record.fate, Fate::Placed(_)));
+                if !placed.is_empty() && !left.is_empty() {
+                    return Err(format!("O4: {shard:?} lacks {left:?} of batch {:?}", over.id));
+                }
             }
         }
         Ok(())
@@ -59,6 +69,13 @@ impl Oracle {
                 }
             }
         }
+        let lacks = |shard: &&ShardId, id| {
+            report.shards.get(usize::from(shard.0)).is_some_and(|it| !it.space.over.has_resolved(id))
+        };
+        let owed = kept.iter().filter(|over| found(over, report).0).flat_map(|over| {
+            over.shards.iter().filter(move |shard| lacks(shard, over.id)).map(move |shard| (over.id, *shard))
+        });
+        self.owed = owed.collect();
         self.overs = kept;
     }
 }

@@ -32,7 +32,7 @@ impl World {
             shards: vec![Arc::clone(&self.shard)],
             runs_on: vec![CoreId(0)],
             cores: vec![Arc::clone(self.core.handle())],
-            over: Arc::new(OverTable::new(Term(1), None)),
+            over: Arc::new(OverTable::new(Term(1), [], 0)),
         };
         self.core.join(Arc::new(directory));
     }

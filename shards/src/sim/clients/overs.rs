@@ -54,18 +54,18 @@ impl<'life> Client<'life> {
         }
         let seen: Vec<_> = scene.directory.shards.iter().map(|shard| shard.room().changes()).collect();
         let step = over.batch.try_commit(scene.directory);
-        if over.batch.is_decided() && !over.is_decided {
+        if let Some(id) = over.batch.id().filter(|_| !over.is_decided) {
             over.is_decided = true;
             let mut shards: Vec<_> = over.ids.iter().map(|(_, shard)| *shard).collect();
             shards.sort_unstable();
             shards.dedup();
             let records = over.ids.iter().map(|(id, _)| *id).collect();
-            oracle.may_be_decided(Over { id: over.batch.id(), records, shards, is_promised: false });
+            oracle.may_be_decided(Over { id, records, shards, is_promised: false });
         }
-        if let Some((first, frame)) = over.batch.decision()
+        if let (Some(id), Some((first, frame))) = (over.batch.id(), over.batch.decision())
             && scene.directory.shard(first).is_some_and(|it| it.watermarks().durable > frame)
         {
-            oracle.is_decided(over.batch.id());
+            oracle.is_decided(id);
         }
         match step {
             Ok(OverStep::Done) => return self.over_done(&mut over, scene, oracle),
