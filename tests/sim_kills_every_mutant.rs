@@ -10,7 +10,7 @@ use corelog_shards::{
 /// `--mutant all` hunts them all.
 const QUICK: [(Mutant, u64); 46] = [
     (Mutant::CrossingForgotten, 1),
-    (Mutant::FlushIgnoresWriters, 434),
+    (Mutant::FlushIgnoresWriters, 309),
     (Mutant::RecycleKeepsTag, 1),
     (Mutant::DropKeepsWriter, 1),
     (Mutant::OnlySealerRotates, 2),
@@ -20,7 +20,7 @@ const QUICK: [(Mutant, u64); 46] = [
     (Mutant::WrittenAtSubmit, 1),
     (Mutant::DurableAtWrite, 1),
     (Mutant::SyncCoversLater, 1),
-    (Mutant::SyncRetried, 18),
+    (Mutant::SyncRetried, 32),
     (Mutant::ShortWriteTrusted, 4),
     (Mutant::WatermarkSkipsHoles, 11),
     (Mutant::WatermarkStartsOff, 5),
@@ -34,7 +34,7 @@ const QUICK: [(Mutant, u64); 46] = [
     (Mutant::ExtentBeforeHeader, 5),
     (Mutant::CompletionByOrder, 1),
     (Mutant::TermNotRaised, 11),
-    (Mutant::SyncFailureForgotten, 32),
+    (Mutant::SyncFailureForgotten, 35),
     (Mutant::GuardTooLong, 1),
     (Mutant::WatermarkOneStep, 51),
     (Mutant::RotationForgotten, 1),

@@ -269,8 +269,20 @@ impl ExtentTable {
     /// Claims the first free extent at or after `from`, going round once. `None`: the store is full.
     pub fn claim(&self, shard: ShardId, ordinal: ExtentOrdinal, from: ExtentIndex) -> Option<Claim> {
         let count = self.len();
-        (0..count).map(|step| ExtentIndex((from.0 % count + step) % count)).find_map(|extent| {
-            let row = self.known(extent);
+        let all = (0..count).map(|step| ExtentIndex((from.0 % count + step) % count));
+        self.claim_one_of(all, shard, ordinal)
+    }
+
+    /// Claims the first of these that is free.
+    pub(crate) fn claim_one_of(
+        &self,
+        mut extents: impl Iterator<Item = ExtentIndex>,
+        shard: ShardId,
+        ordinal: ExtentOrdinal,
+    ) -> Option<Claim> {
+        extents.find_map(|extent| {
+            // One that is still being added is not there yet.
+            let row = self.row(extent)?;
             let claim = Self::try_claim(&row.word, shard, extent)?;
             self.free.fetch_sub(1, Ordering::Relaxed);
             row.dead.store(0, Ordering::Relaxed);

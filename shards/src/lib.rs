@@ -22,6 +22,7 @@ pub mod memory;
 #[cfg(all(test, loom))]
 mod models;
 pub mod mutant;
+pub mod nearness;
 #[cfg(not(loom))]
 pub mod null_core;
 pub mod open;

@@ -9,8 +9,10 @@ use crate::{
     },
     geometry::Geometry,
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
+    layout::Layout,
     memory::{MemoryError, Placement, PooledBuffer, Region},
     mutant::{self, Mutant},
+    nearness::Nearness,
     ring::{RingSetup, owner::RingOwner},
     shard::ShardExtent,
     shard_owner::{ShardContext, ShardOwner, ShardStart, SpaceStart},
@@ -91,8 +93,15 @@ impl ShardResume {
     }
 
     /// Claims the extent that the shard goes on in. `None`: no extent is free.
-    pub(crate) fn claim(&self, extents: &ExtentTable, shards: u32) -> Option<Claim> {
-        extents.claim(self.shard, self.next_ordinal(), extents.home(self.shard, shards))
+    pub(crate) fn claim(
+        &self,
+        near: &Nearness,
+        layout: &Layout,
+        extents: &ExtentTable,
+        shards: u32,
+    ) -> Option<Claim> {
+        let home = near.home(self.shard, shards, layout, extents);
+        near.claim(self.shard, self.next_ordinal(), home, layout, extents)
     }
 
     fn next_ordinal(&self) -> ExtentOrdinal {
@@ -163,7 +172,8 @@ fn claim_first(
     resume: &mut ShardResume,
 ) -> Result<Option<(SlotIndex, bool)>, OpenShardError> {
     let ordinal = resume.next_ordinal();
-    let claim = resume.claim.take().or_else(|| resume.claim(&context.extents, context.shard_count));
+    let ShardContext { near, layout, extents, shard_count, .. } = context;
+    let claim = resume.claim.take().or_else(|| resume.claim(near, layout, extents, *shard_count));
     let Some(claim) = claim else { return Ok(None) };
     // Set aside when the store was opened, or claimed now; either way the last that there was for appends is gone.
     let is_reserve = context.extents.free_count() < context.extents.reserve();

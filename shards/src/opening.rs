@@ -17,6 +17,7 @@ use crate::{
     limits::{EXTENTS_PER_SHARD_MIN, RESERVE_PER_SHARD, RESERVE_SHARE, SHARDS_MAX},
     memory::{MemoryError, PooledBuffer, RegionSlice},
     mutant::{self, Mutant},
+    nearness::Nearness,
     open::ShardResume,
     over::OverTable,
     recovery::{RecoveryError, RecoveryOptions, RecoveryReport, RecoverySource, SourceError, recover_store},
@@ -43,7 +44,7 @@ pub trait StoreDevices: Sync {
 }
 
 /// How to open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HowToOpen {
     /// Shards to have at least, as far as there is room; those that the store has stay.
     pub shards_min: u32,
@@ -55,6 +56,8 @@ pub struct HowToOpen {
     pub unix_ns: u64,
     /// How to recover.
     pub recovery: RecoveryOptions,
+    /// Which devices the cores are near to.
+    pub near: Nearness,
 }
 
 /// A store between recovery and its cores.
@@ -129,8 +132,8 @@ pub fn prepare<D: StoreDevices>(
     let extents = Arc::new(extent_table(&layout, &report));
     let shards = shard_count(&superblock, &report, &how, &extents);
     extents.set_reserve(reserve_of(shards, extents.len()));
-    let resumes =
-        (0..shards).map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &extents));
+    let resumes = (0..shards)
+        .map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &layout, &extents));
     let mut resumes: Vec<ShardResume> = resumes.collect();
     let is_salvage = how.recovery.salvage;
     batches::resolve(&superblock, devices, &mut report, &mut resumes, is_salvage)?;
@@ -276,13 +279,14 @@ fn resume_with_room(
     shard: ShardId,
     how: &HowToOpen,
     shards: u32,
+    layout: &Layout,
     extents: &ExtentTable,
 ) -> ShardResume {
     let resume = resume(report, shard);
     if resume.first_slot(extents.geometry(), how.buffer_bytes).is_some() {
         return resume;
     }
-    let claim = resume.claim(extents, shards);
+    let claim = resume.claim(&how.near, layout, extents, shards);
     ShardResume { claim, ..resume }
 }
 

@@ -69,6 +69,7 @@ fn how(shards_min: u32) -> HowToOpen {
         reach_bytes: 4 * BUFFER_BYTES_MIN,
         unix_ns: 0,
         recovery: RecoveryOptions::default(),
+        near: Nearness::default(),
     }
 }
 

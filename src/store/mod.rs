@@ -11,6 +11,7 @@ mod hosting;
 mod in_place;
 mod large;
 mod local;
+mod near;
 pub(crate) mod opening;
 mod over;
 mod routed;
@@ -344,7 +345,7 @@ impl Opening {
         let places = Topology::read(Path::new("/sys"))?.plan(options.cores.and_then(NonZeroU32::new)).places;
         let default = u32::try_from(places.len()).unwrap_or(CORES_MAX).min(CORES_MAX);
         let cores = options.cores.unwrap_or(default).clamp(1, CORES_MAX);
-        let opened = opening::open(paths, options, cores)?;
+        let opened = opening::open(paths, options, cores, &places)?;
         // Never more cores than shards: a core without a shard would have nothing to do.
         let cores = cores.min(opened.resumes.len() as u32);
         let assembly = Assembly::new(opened, options.clone(), cores);

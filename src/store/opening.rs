@@ -1,6 +1,9 @@
 //! From paths to a store that is ready for its cores: devices, superblock, recovery, the raised term.
 
-use super::superblocks::{self, Found, unix_ns};
+use super::{
+    near,
+    superblocks::{self, Found, unix_ns},
+};
 use crate::{
     error::OpenError,
     options::{Backend, OptionError, Options},
@@ -18,11 +21,13 @@ use corelog_shards::{
     layout::Layout,
     limits::{IO_DEPTH_MIN, LOCK_WAIT_MS_MAX},
     memory::RegionSlice,
+    nearness::Nearness,
     open::ShardResume,
     opening::{HowToOpen, PrepareError, Prepared, Source, StoreDevices, prepare},
     over::OverTable,
     recovery::{RecoveryOptions, RecoveryReport, SourceError, recover_store},
 };
+use corelog_tuning::topology::CorePlace;
 use std::{
     path::Path,
     sync::Arc,
@@ -44,6 +49,8 @@ pub(crate) struct Opened {
     pub report: RecoveryReport,
     /// Batches over several shards.
     pub over: Arc<OverTable>,
+    /// Which devices the cores are near to.
+    pub near: Nearness,
 }
 
 /// Makes a ring and drops it, so that a host that forbids io_uring is found out before the store is touched.
@@ -59,7 +66,12 @@ pub(crate) fn check_backend(options: &Options) -> Result<(), OpenError> {
 }
 
 /// Opens the devices, recovers, and raises the term. `cores` is how many cores will run.
-pub(crate) fn open<P: AsRef<Path>>(paths: &[P], options: &Options, cores: u32) -> Result<Opened, OpenError> {
+pub(crate) fn open<P: AsRef<Path>>(
+    paths: &[P],
+    options: &Options,
+    cores: u32,
+    places: &[CorePlace],
+) -> Result<Opened, OpenError> {
     let devices = open_devices(paths, options, Access::ReadWrite)?;
     let Found { superblock, devices, bad_copies } = superblocks::read(devices)?;
     options.check(&superblock.geometry)?;
@@ -73,13 +85,15 @@ pub(crate) fn open<P: AsRef<Path>>(paths: &[P], options: &Options, cores: u32) -
         reach_bytes: buffer_bytes * u64::from(options.buffers),
         unix_ns: unix_ns(),
         recovery: recovery_options(options),
+        near: near::of(&devices, places, cores),
     };
+    let near = how.near.clone();
     let prepared = prepare(&DeviceFiles(&devices), superblock, how)?;
     let Prepared { superblock, layout, extents, sync_failures, resumes, mut report, over } = prepared;
     report.bad_superblock_copies = bad_copies;
     report.seconds = start.elapsed().as_secs_f64();
     let seed = StoreSeed::new(superblock.store);
-    Ok(Opened { superblock, devices, layout, extents, sync_failures, seed, resumes, report, over })
+    Ok(Opened { superblock, devices, layout, extents, sync_failures, seed, resumes, report, over, near })
 }
 
 pub(crate) fn open_devices<P: AsRef<Path>>(

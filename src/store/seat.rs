@@ -345,6 +345,7 @@ impl Seat {
             term: opened.superblock.term,
             layout: Arc::clone(&opened.layout),
             extents: Arc::clone(&opened.extents),
+            near: opened.near.clone(),
             over: Arc::clone(&opened.over),
             sync_failures: Arc::clone(&opened.sync_failures),
             headers,

@@ -314,7 +314,7 @@ impl ManifestWalk {
         let seed = self.setup.seed.record_seed(generation, address.byte());
         let view = check_record(&bytes, seed).map_err(|error| Fault::Record { address, error })?;
         let is_it =
-            view.kind == kind && view.flags == flags && view.payload.len() as u64 == entry.length.into();
+            view.kind == kind && view.flags == flags && view.payload.len() as u64 == u64::from(entry.length);
         if !is_it {
             return Err(Fault::NotAsListed { address, found: view.kind });
         }

@@ -3,7 +3,7 @@
 //! An extent is claimed in the table first, then its header is written, and only then rotations find it: a frame in an
 //! extent without a header would be lost.
 
-use super::{NextExtent, ShardOwner, SyncMethod};
+use super::{NextExtent, ShardContext, ShardOwner, SyncMethod};
 use crate::{
     device::{Completion, Device, Errno, Verb, WriteSync},
     extents::Claim,
@@ -41,7 +41,8 @@ impl ShardOwner {
             return false;
         };
         let ordinal = self.shared.next_ordinal();
-        let Some(claim) = self.context.extents.claim(self.shared.id(), ordinal, self.claim_from) else {
+        let ShardContext { near, layout, extents, .. } = &self.context;
+        let Some(claim) = near.claim(self.shared.id(), ordinal, self.claim_from, layout, extents) else {
             return false;
         };
         self.space.wants_room = false;

@@ -24,6 +24,7 @@ use crate::{
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     layout::Layout,
     memory::{BufferPool, RegionSlice},
+    nearness::Nearness,
     over::OverTable,
     ring::owner::RingOwner,
     shard::{Shard, ShardExtent},
@@ -65,6 +66,8 @@ pub struct ShardContext {
     pub layout: Arc<Layout>,
     /// Who owns extents.
     pub extents: Arc<ExtentTable>,
+    /// Which devices the cores are near to.
+    pub near: Nearness,
     /// Batches over several shards.
     pub over: Arc<OverTable>,
     /// Small aligned buffers for extent headers.
@@ -195,7 +198,8 @@ impl ShardOwner {
         shared.is_starved.store(start.is_reserve || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));
-        let claim_from = context.extents.home(start.shard, context.shard_count);
+        let home = (start.shard, context.shard_count);
+        let claim_from = context.near.home(home.0, home.1, &context.layout, &context.extents);
         Self {
             context,
             local,

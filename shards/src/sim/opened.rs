@@ -15,9 +15,10 @@ use crate::{
     directory::{CoreHandle, Directory},
     failure::SyncFailures,
     format::{checksum::StoreSeed, superblock::Superblock},
-    ids::{CoreId, FrameNumber, ShardId},
+    ids::{CoreId, DeviceIndex, FrameNumber, ShardId},
     limits::{BUFFER_BYTES_MIN, CHECKPOINT_BYTES_MIN, IO_DEPTH_MIN, RING_BUFFERS_MIN},
     memory::{BufferPool, Placement},
+    nearness::Nearness,
     open::{OpenShardError, RingOptions, open_shard},
     opening::{HowToOpen, PrepareError, Prepared, prepare},
     recovery::RecoveryError,
@@ -61,6 +62,18 @@ impl Options {
             depth: random.pick(&[2, IO_DEPTH_MIN as usize, 64]),
             mailbox: random.pick(&[2, 64]),
         }
+    }
+}
+
+impl Options {
+    /// Every other core is near to one device, where there are several.
+    fn near(&self, superblock: &Superblock) -> Nearness {
+        let devices = superblock.devices.len() as u16;
+        let of = |core: u32| match core % 2 {
+            0 => vec![DeviceIndex((core as u16 + 1) % devices)],
+            _ => Vec::new(),
+        };
+        Nearness::by_core((0..self.cores).map(of).collect())
     }
 }
 
@@ -111,6 +124,7 @@ pub(super) fn open(
         reach_bytes: options.buffer_bytes * u64::from(options.buffers),
         unix_ns,
         recovery: HOW,
+        near: options.near(&before),
     };
     let prepared = prepare(&Disks(world), before.clone(), how).map_err(|error| explain(world, error))?;
     let seen = lock(world).seen();
@@ -192,6 +206,7 @@ fn start(
         term: superblock.term,
         layout: Arc::clone(&prepared.layout),
         extents: Arc::clone(&prepared.extents),
+        near: options.near(superblock),
         over: Arc::clone(&prepared.over),
         sync_failures: Arc::clone(&prepared.sync_failures),
         headers: BufferPool::new(slot_bytes, 4)?,
