@@ -158,6 +158,44 @@ pub enum GrowError {
     Random(std::io::Error),
 }
 
+/// A shard that was not retired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetireError {
+    /// The store has no such shard.
+    #[error("the store has no {shard:?}; its shards are 0 to {last}")]
+    NoSuchShard {
+        /// Asked for.
+        shard: ShardId,
+        /// The last one.
+        last: u16,
+    },
+    /// No other shard takes appends.
+    #[error("{shard:?} is the last that takes appends; open the store with more cores first")]
+    LastShard {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The superblock could not be written or synced: the shard goes on, and the next open may find it retired.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No memory to write from.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The store was closed, or this is a child of the process that has it open.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<WriteSuperblockError<FileError>> for RetireError {
+    fn from(error: WriteSuperblockError<FileError>) -> Self {
+        match error {
+            WriteSuperblockError::Device(error) => Self::File(error),
+            WriteSuperblockError::Memory(error) => Self::Memory(error),
+        }
+    }
+}
+
 impl From<DeviceOpenError> for GrowError {
     fn from(error: DeviceOpenError) -> Self {
         Self::Device(error.into())
@@ -319,6 +357,12 @@ pub enum AppendError {
         "the store is full ({shard:?} found no free extent); what is in it can be read; make space, or a larger store"
     )]
     StoreFull {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The shard takes no appends any more.
+    #[error("{shard:?} is retired; append to another one, or leave the choice to a key")]
+    Retired {
         /// The shard.
         shard: ShardId,
     },

@@ -56,8 +56,8 @@ pub use corelog_shards::{
 pub use corelog_tuning::probe::Warning;
 pub use cut::Cut;
 pub use error::{
-    AppendError, CloseError, FormatError, GeometryProblem, GrowError, OpenError, Refused, SpaceError,
-    WaitError,
+    AppendError, CloseError, FormatError, GeometryProblem, GrowError, OpenError, Refused, RetireError,
+    SpaceError, WaitError,
 };
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use large::{LargeReadError, LargeReader};

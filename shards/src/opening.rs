@@ -10,7 +10,7 @@ use crate::{
     failure::SyncFailures,
     format::{
         extent_header::{ExtentHeader, ExtentState},
-        superblock::{ShardEntry, Superblock},
+        superblock::{ShardEntry, ShardState, Superblock},
     },
     ids::{DeviceIndex, ExtentOrdinal, Generation, ShardId, SlotIndex, Term},
     layout::{Layout, RegionRun},
@@ -213,6 +213,15 @@ pub fn closing_superblock(
     Some(Superblock { sequence, clean: true, written_unix_ns: unix_ns, shards, ..opened.clone() })
 }
 
+/// What the superblock says once a shard is retired. `None`: there is no such shard.
+#[must_use]
+pub fn retiring_superblock(current: &Superblock, shard: ShardId, unix_ns: u64) -> Option<Superblock> {
+    let mut shards = current.shards.clone();
+    shards.get_mut(usize::from(shard.0))?.state = ShardState::Retired;
+    let sequence = current.sequence + 1;
+    Some(Superblock { sequence, written_unix_ns: unix_ns, shards, ..current.clone() })
+}
+
 /// Where the slots of a store are.
 #[must_use]
 pub fn layout_of(superblock: &Superblock) -> Layout {
@@ -330,7 +339,8 @@ fn shard_count(
     extents: &ExtentTable,
 ) -> u32 {
     let present = superblock.shards.len() as u32;
-    let wanted = how.shards_min.min(SHARDS_MAX).saturating_sub(present);
+    let retired = superblock.shards.iter().filter(|shard| shard.state == ShardState::Retired).count() as u32;
+    let wanted = how.shards_min.min(SHARDS_MAX - retired).saturating_sub(present - retired);
     let needed = |shard: u32| {
         let resume = resume(report, ShardId(shard as u16));
         let has_room = resume.first_slot(extents.geometry(), how.buffer_bytes).is_some();

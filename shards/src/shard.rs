@@ -114,6 +114,9 @@ pub enum ShardRefusal {
     /// The shard was closed.
     #[error("the shard is closed")]
     Closed,
+    /// The shard was retired.
+    #[error("the shard is retired; append to another one")]
+    Retired,
     /// The shard failed. Boxed, so that a refusal stays small: the results of appends and reservations are moved
     /// through registers.
     #[error(transparent)]
@@ -216,6 +219,18 @@ impl Shard {
         self.ring.reserve(length).map_err(|refusal| self.explain(refusal))
     }
 
+    /// Takes no more appends, batches and large records, until the store is closed. What is under way of them is refused
+    /// as well, but for batches over several shards that were decided.
+    pub fn retire(&self) {
+        self.ring.retire();
+    }
+
+    /// True if it takes no appends any more.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.ring.is_retired()
+    }
+
     /// As [`Shard::try_reserve`], also where only control records and cleaning may write.
     pub(crate) fn try_reserve_privileged(&self, length: usize) -> Result<Reservation<'_>, ShardRefusal> {
         if !self.birthplace.is_here() {
@@ -234,6 +249,7 @@ impl Shard {
                 ShardRefusal::StoreFull
             }
             Refusal::NoExtent | Refusal::Exhausted => ShardRefusal::Full,
+            Refusal::Retired => ShardRefusal::Retired,
             Refusal::Closed => {
                 self.failure().map_or(ShardRefusal::Closed, |failure| ShardRefusal::Failed(Box::new(failure)))
             }

@@ -142,6 +142,7 @@ pub(super) fn explain(shard: ShardId, refusal: ShardRefusal, bytes: usize) -> Ap
         ShardRefusal::Full => AppendError::Full { shard },
         ShardRefusal::StoreFull => AppendError::StoreFull { shard },
         ShardRefusal::Closed => AppendError::Closed,
+        ShardRefusal::Retired => AppendError::Retired { shard },
         ShardRefusal::Failed(failure) => AppendError::Failed(*failure),
     }
 }

@@ -65,9 +65,9 @@ pub struct Grown {
 }
 
 /// The devices of the store, and one that is to be.
-struct Devices<'a> {
-    files: &'a [Arc<DeviceFile>],
-    failures: &'a SyncFailures,
+pub(super) struct Devices<'a> {
+    pub(super) files: &'a [Arc<DeviceFile>],
+    pub(super) failures: &'a SyncFailures,
 }
 
 impl StoreDevices for Devices<'_> {

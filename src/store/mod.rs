@@ -14,6 +14,7 @@ mod local;
 mod near;
 pub(crate) mod opening;
 mod over;
+mod retire;
 mod routed;
 mod seat;
 pub(crate) mod superblocks;
@@ -52,7 +53,10 @@ use seat::Assembly;
 use std::{
     num::NonZeroU32,
     path::Path,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -76,6 +80,8 @@ struct Inner {
     /// The core whose CPU is this one, by CPU number.
     core_of_cpu: Vec<CoreId>,
     turn: AtomicU32,
+    /// Some shard is retired.
+    has_retired: AtomicBool,
     hosting: hosting::Hosting,
 }
 
@@ -117,6 +123,7 @@ impl Store {
         for (core, place) in places.iter().enumerate().rev() {
             core_of_cpu[place.cpu.0 as usize] = CoreId((core % cores) as u16);
         }
+        let has_retired = directory.shards.iter().any(|shard| shard.is_retired());
         let inner = Inner {
             assembly,
             directory,
@@ -124,6 +131,7 @@ impl Store {
             local_shards,
             core_of_cpu,
             turn: AtomicU32::new(0),
+            has_retired: AtomicBool::new(has_retired),
             hosting: hosting::Hosting::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -223,12 +231,14 @@ impl Store {
     #[must_use]
     pub fn route(&self, route: Route) -> ShardId {
         let shards = self.inner.directory.shards.len() as u32;
-        match route {
+        let shard = match route {
             Route::Local => self.local_shard(),
             Route::Key(hash) => crate::router::shard_of_key(hash, shards),
             Route::RoundRobin => crate::router::next_in_turn(&self.inner.turn, shards),
-            Route::Shard(shard) => shard,
-        }
+            Route::Shard(shard) => return shard,
+        };
+        // Relaxed: who comes too early is refused by the shard.
+        if self.inner.has_retired.load(Ordering::Relaxed) { self.pass_by(route, shard) } else { shard }
     }
 
     fn local_shard(&self) -> ShardId {

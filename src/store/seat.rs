@@ -20,7 +20,7 @@ use corelog_shards::{
         uring::{UringDevice, UringOptions},
     },
     directory::{CoreHandle, Directory, Mail},
-    format::superblock::Superblock,
+    format::superblock::{ShardState, Superblock},
     ids::{CoreId, ShardId},
     limits::SLOT_BYTES_MAX,
     memory::{BufferPool, Pages, Placement},
@@ -212,6 +212,9 @@ impl Assembly {
         cores.sort_by_key(|core| core.id());
         let mut shards: Vec<_> = started.iter().flat_map(|part| part.shards.iter().cloned()).collect();
         shards.sort_by_key(|shard| shard.id());
+        let entries = &self.opened.superblock.shards;
+        let retired = shards.iter().zip(entries).filter(|(_, entry)| entry.state == ShardState::Retired);
+        retired.for_each(|(shard, _)| shard.retire());
         let runs_on = (0..shards.len()).map(|shard| self.core_of(ShardId(shard as u16))).collect();
         Directory {
             layout: Arc::clone(&self.opened.layout),

@@ -90,6 +90,8 @@ pub enum Refusal {
     NoExtent,
     /// The shard was closed or failed.
     Closed,
+    /// The shard takes no appends any more; control records go on.
+    Retired,
 }
 
 /// What a try to move on came to.
@@ -157,6 +159,8 @@ pub struct Ring {
 const RESTRICTED: u64 = 1;
 /// In the gate: a cut is under way, and who appends helps with it.
 const MARKED: u64 = 2;
+/// In the gate: the shard takes no appends any more.
+const RETIRED: u64 = 4;
 
 impl Ring {
     fn new(setup: RingSetup) -> Self {
@@ -211,6 +215,17 @@ impl Ring {
     #[must_use]
     pub fn is_restricted(&self) -> bool {
         self.gate.load(Ordering::Relaxed) & RESTRICTED != 0
+    }
+
+    /// Refuses ordinary reservations for good. A thread that looked a moment before still gets in.
+    pub(crate) fn retire(&self) {
+        self.set_gate(RETIRED, true);
+    }
+
+    /// True once ordinary reservations are refused for good.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) & RETIRED != 0
     }
 
     fn set_gate(&self, bit: u64, is_set: bool) {
@@ -395,6 +410,10 @@ impl Ring {
             && let Some(number) = self.extents.cuts().deciding()
         {
             let _whoever_was_first = self.decide(number);
+        }
+        if gate & RETIRED != 0 {
+            let is_closed = self.why_nowhere() == Refusal::Closed;
+            return Err(if is_closed { Refusal::Closed } else { Refusal::Retired });
         }
         if gate & RESTRICTED != 0 { Err(self.why_nowhere()) } else { Ok(()) }
     }

@@ -262,7 +262,11 @@ impl<'life> Client<'life> {
         let id = oracle.issue(shard.id(), length);
         let mut payload = vec![0; length];
         fill(id, &mut payload);
+        let is_retired = shard.is_retired();
         match shard.try_append(&payload) {
+            Ok(placed) if is_retired => {
+                return Err(format!("R1: record {id} is at {placed:?}, in a retired shard"));
+            }
             Ok(placed) => {
                 oracle.placed(id, placed)?;
                 self.accepted(shard, id, placed.frame, placed.address);
@@ -274,7 +278,12 @@ impl<'life> Client<'life> {
             Err(ShardRefusal::TooLarge { max }) => {
                 return Err(format!("a record of {length} bytes is too large for {max}"));
             }
-            Err(ShardRefusal::StoreFull | ShardRefusal::Closed | ShardRefusal::Failed(_)) => {}
+            Err(
+                ShardRefusal::StoreFull
+                | ShardRefusal::Closed
+                | ShardRefusal::Retired
+                | ShardRefusal::Failed(_),
+            ) => {}
         }
         oracle.gone(id);
         Ok(())

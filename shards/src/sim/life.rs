@@ -11,6 +11,7 @@ use super::{
     opened::{Opened, SimCore},
     oracle::Oracle,
     random::Random,
+    retiring::Retirer,
     world::{Stopped, Submitted},
 };
 use crate::{
@@ -41,12 +42,12 @@ pub(super) struct Course {
     /// How much more often cores, clients and devices are chosen than the others.
     pub weights: [u64; 3],
     pub probe_one_in: u64,
-    /// Of whoever cuts through the store.
-    pub cut_seed: u64,
+    /// Of those who cut through the store and retire shards.
+    pub seed: u64,
 }
 
 impl Course {
-    pub(super) fn draw(random: &mut Random, probe_one_in: u64, cut_seed: u64) -> Self {
+    pub(super) fn draw(random: &mut Random, probe_one_in: u64, seed: u64) -> Self {
         Self {
             clients: 1 + random.index(5),
             work: random.pick(&[5, 20, 40, 80, 160]),
@@ -55,7 +56,7 @@ impl Course {
             closes_early: random.one_in(8),
             weights: [random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9])],
             probe_one_in,
-            cut_seed,
+            seed,
         }
     }
 }
@@ -84,6 +85,7 @@ pub(super) struct Life<'life> {
     sync_failures: Arc<SyncFailures>,
     grower: Grower,
     cutter: Cutter<'life>,
+    retirer: Retirer,
 }
 
 #[derive(Clone, Copy)]
@@ -93,6 +95,7 @@ enum Next {
     Device,
     Grower,
     Cutter,
+    Retirer,
 }
 
 /// Runs the store until it is closed or the crash comes.
@@ -125,7 +128,8 @@ pub(super) fn live(
         superblock,
         sync_failures,
         grower,
-        cutter: Cutter::new(course.cut_seed),
+        cutter: Cutter::new(course.seed),
+        retirer: Retirer::new(course.seed),
     };
     let ran = life.run();
     if ran.is_err() {
@@ -175,6 +179,7 @@ impl Life<'_> {
                 Next::Client(client) => self.clients[client].step(&self.scene, self.oracle)?,
                 Next::Device => self.complete()?,
                 Next::Grower => self.grow()?,
+                Next::Retirer => self.retirer.step(self.scene.directory),
                 Next::Cutter => self.cutter.step(self.scene.directory, self.oracle),
             }
             self.look_around()?;
@@ -224,6 +229,9 @@ impl Life<'_> {
         }
         if self.grower.can_step(self.scene.directory) && !self.is_closing {
             choices.push((Next::Grower, 1));
+        }
+        if self.retirer.can_step() && !choices.is_empty() {
+            choices.push((Next::Retirer, 1));
         }
         // Appends go on if they cannot.
         if self.cutter.can_step() && !choices.is_empty() {

@@ -19,6 +19,7 @@ mod oracle;
 mod over;
 mod payload;
 mod random;
+mod retiring;
 mod space;
 mod world;
 

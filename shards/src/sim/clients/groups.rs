@@ -81,7 +81,12 @@ impl<'life> Client<'life> {
             Some(ShardRefusal::TooLarge { max }) => {
                 return Err(format!("a record of a batch is too large for {max}"));
             }
-            Some(ShardRefusal::StoreFull | ShardRefusal::Closed | ShardRefusal::Failed(_)) => {}
+            Some(
+                ShardRefusal::StoreFull
+                | ShardRefusal::Closed
+                | ShardRefusal::Retired
+                | ShardRefusal::Failed(_),
+            ) => {}
         }
         Ok(())
     }
@@ -177,7 +182,12 @@ impl<'life> Client<'life> {
                     large.payload.len()
                 ));
             }
-            Err(ShardRefusal::StoreFull | ShardRefusal::Closed | ShardRefusal::Failed(_)) => {}
+            Err(
+                ShardRefusal::StoreFull
+                | ShardRefusal::Closed
+                | ShardRefusal::Retired
+                | ShardRefusal::Failed(_),
+            ) => {}
         }
         Ok(())
     }

@@ -85,7 +85,13 @@ impl<'life> Client<'life> {
                 self.sleeps = !shard.room().register(seen[usize::from(shard.id().0)], &self.waker);
             }
             Err((_, ShardRefusal::TooLarge { max })) => return Err(format!("a list is too large for {max}")),
-            Err((_, ShardRefusal::StoreFull | ShardRefusal::Closed | ShardRefusal::Failed(_))) => {
+            Err((
+                _,
+                ShardRefusal::StoreFull
+                | ShardRefusal::Closed
+                | ShardRefusal::Retired
+                | ShardRefusal::Failed(_),
+            )) => {
                 return Ok(());
             }
         }
@@ -115,7 +121,12 @@ impl<'life> Client<'life> {
             Err(ShardRefusal::TooLarge { max }) => {
                 return Err(format!("a record of a batch is too large for {max}"));
             }
-            Err(ShardRefusal::StoreFull | ShardRefusal::Closed | ShardRefusal::Failed(_)) => return Ok(()),
+            Err(
+                ShardRefusal::StoreFull
+                | ShardRefusal::Closed
+                | ShardRefusal::Retired
+                | ShardRefusal::Failed(_),
+            ) => return Ok(()),
         }
         self.doing = Doing::Over(over);
         Ok(())
