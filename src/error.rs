@@ -176,6 +176,12 @@ pub enum RetireError {
         /// The shard.
         shard: ShardId,
     },
+    /// A growth that is under way may wait for the core of this thread.
+    #[error("this thread drives {core:?}, and retiring waits for others; call it on another one")]
+    OnCoreThread {
+        /// The core.
+        core: CoreId,
+    },
     /// The superblock could not be written or synced: the shard goes on, and the next open may find it retired.
     #[error(transparent)]
     File(#[from] FileError),

@@ -98,6 +98,20 @@ fn every_call_is_refused_and_every_other_route_passes_it_by() {
 }
 
 #[test]
+fn a_thread_that_drives_a_core_is_refused() {
+    let place = Place::formatted(SHARDS.into());
+    let mut opening = Store::open_owned(&[&place.path], &common::options(1)).unwrap();
+    let mut core = opening.take_seats().remove(0).start().unwrap();
+    let store = opening.store().unwrap();
+    let _progress = core.turn();
+    let error = store.retire_shard(RETIRED).unwrap_err();
+    assert!(matches!(error, RetireError::OnCoreThread { .. }), "{error}");
+    assert_eq!(store.is_retired(RETIRED), Some(false));
+    std::thread::scope(|scope| scope.spawn(|| store.retire_shard(RETIRED)).join().unwrap()).unwrap();
+    assert_eq!(store.is_retired(RETIRED), Some(true));
+}
+
+#[test]
 fn what_it_holds_can_be_trimmed_away_and_new_shards_come_for_new_cores() {
     let place = Place::formatted(SHARDS.into());
     let store = Store::open(&place.path, &options(AppendPath::Direct)).unwrap();

@@ -29,6 +29,9 @@ impl Store {
     ///
     /// One shard has to stay. An open that asks for more cores than there are shards that take appends makes new ones.
     pub fn retire_shard(&self, shard: ShardId) -> Result<(), RetireError> {
+        if let Some(core) = self.driven_core() {
+            return Err(RetireError::OnCoreThread { core });
+        }
         let assembly = &self.inner.assembly;
         let last = (self.shards().len() as u16).saturating_sub(1);
         let shared = self.shard(shard).ok_or(RetireError::NoSuchShard { shard, last })?;
