@@ -238,8 +238,8 @@ fn keep_in_flight(core: &mut Core, store: &Store, reads: &InFlight<'_>) -> Resul
     let mut run = ReadRun::default();
     let mut next = reads.records.iter();
     let began = Instant::now();
+    let mut is_over = false;
     loop {
-        let is_over = began.elapsed() >= reads.time;
         let mut has_some = false;
         for slot in &mut under_way {
             if let Some((reading, id)) = slot {
@@ -264,6 +264,7 @@ fn keep_in_flight(core: &mut Core, store: &Store, reads: &InFlight<'_>) -> Resul
             return Ok(run);
         }
         work(core).map_err(&of)?;
+        is_over = began.elapsed() >= reads.time;
     }
 }
 

@@ -83,11 +83,14 @@ impl Ingest {
         let mut writer = writer?;
         let mut id = RecordId { writer: number, number: 0 };
         let began = Instant::now();
-        while id.number < records && began.elapsed() < setup.time {
+        while id.number < records {
             for _ in 0..APPENDS_PER_LOOK.min(records - id.number) {
                 let place = writer.append(id, payloads.of(id))?;
                 keeper.keep(id, place);
                 id.number += 1;
+            }
+            if began.elapsed() >= setup.time {
+                break;
             }
         }
         writer.sync()?;

@@ -116,13 +116,15 @@ fn read_until<E: Engine>(
     let mut found = Vec::with_capacity(work.record_bytes);
     let mut reader = engine.reader().map_err(&of)?;
     let mut reads = 0;
-    while began.elapsed() < work.time {
-        // Only a counter: the list does not change.
-        let Some(&Kept { id, place }) = work.records.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+    // Only a counter: the list does not change.
+    while let Some(&Kept { id, place }) = work.records.get(next.fetch_add(1, Ordering::Relaxed)) {
         if !reader.read(id, place, &mut found).map_err(&of)? || found != payloads.of(id) {
             return Err(PeerError::Lost { engine: E::NAME, id });
         }
         reads += 1;
+        if began.elapsed() >= work.time {
+            break;
+        }
     }
     Ok(reads)
 }

@@ -79,7 +79,7 @@ impl Reader for MutexGuard<'_, Records> {
 
 fn with_setup<T>(run: impl FnOnce(&Setup) -> T) -> T {
     let folder = tempfile::tempdir().unwrap();
-    run(&Setup { folder: folder.path().to_owned(), size: 64 << 10, time: Duration::from_millis(5) })
+    run(&Setup { folder: folder.path().to_owned(), size: 1 << 20, time: Duration::from_millis(5) })
 }
 
 /// What an ingest, durable acks and reads say of an engine.
