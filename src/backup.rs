@@ -159,7 +159,8 @@ fn write_item(
 impl Store {
     /// Copies all records of a cut, shard by shard in their order, while the store runs. It waits until the cut is
     /// durable first, and reads as a scan does. Addresses, cursors and what was trimmed are no part of it; a trim that
-    /// frees what is not copied yet makes it fail.
+    /// frees what is not copied yet makes it fail, and so does cleaning that was not [held](Store::hold_cleaning) when
+    /// the cut was made.
     pub fn backup(&self, cut: &Cut, out: &mut dyn Write) -> Result<BackupReport, BackupError> {
         self.wait_for_cut(cut, Durability::Durable)?;
         let geometry = *self.directory().layout.geometry();

@@ -8,8 +8,9 @@ use crate::{
     ticket::Reached,
 };
 use corelog_shards::{
-    ids::{FrameNumber, ShardId, StoreId},
+    ids::{FrameNumber, ShardId, StoreId, Term},
     over::ShareOfCut,
+    scan::CleaningHold,
     shard::Shard,
     watermark::Durability,
 };
@@ -21,6 +22,9 @@ pub struct Cut {
     store: StoreId,
     /// By shard: the first frame that is not of the cut.
     frames: Vec<FrameNumber>,
+    /// The open that made it, and how often cleaning had given up an extent of each shard.
+    term: Term,
+    cleaned: Vec<u64>,
     /// What shards have, behind that frame, of batches that are in the cut.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shares: Vec<Share>,
@@ -59,7 +63,15 @@ impl Cut {
     fn bound(&self, scan: Scan) -> Scan {
         let shard = scan.shard();
         let shares = self.shares.iter().filter(|share| share.shard == shard).map(|share| share.list.clone());
-        scan.before(self.frame(shard).unwrap_or_default(), shares)
+        scan.before(self.frame(shard).unwrap_or_default(), shares).of_cut(self)
+    }
+
+    /// True if cleaning may have moved records of the cut behind it.
+    pub(crate) fn is_cleaned(&self, term: Term, shard: &Shard) -> bool {
+        match self.cleaned.get(usize::from(shard.id().0)) {
+            Some(cleaned) if self.term == term => *cleaned != shard.cleaned_away(),
+            _ => shard.has_gaps(),
+        }
     }
 
     /// The last frame of a shard that has to arrive for the cut to be there.
@@ -67,6 +79,11 @@ impl Cut {
         Some(FrameNumber(self.frame(shard.id())?.0.checked_sub(1)?))
     }
 }
+
+/// Keeps cleaning from freeing anything; see [`Store::hold_cleaning`].
+#[derive(Debug)]
+#[must_use = "cleaning goes on when this is dropped"]
+pub struct HeldCleaning(#[expect(dead_code, reason = "held for its drop")] Vec<CleaningHold>);
 
 impl Store {
     /// Cuts through all shards at once: a record is in the cut, or not, and if it is, so is every record whose append had
@@ -76,15 +93,25 @@ impl Store {
     ///
     /// Costs a part-filled frame in each shard that has one. Appends go on meanwhile; one that meets the cut seals the
     /// buffer that it was about to use. Nothing of the cut need be on the devices yet: see [`Store::wait_for_cut`].
+    ///
+    /// To read a cut of a store that is cleaned, [`Store::hold_cleaning`] before it is made.
     #[must_use]
     pub fn cut(&self) -> Cut {
+        // Before the cut: the copies of what was given up by then are in it.
+        let cleaned = self.shards().iter().map(|shard| shard.cleaned_away()).collect();
         let directory = self.directory();
         let over = directory.over.begin_cut();
         let frames = directory.extents.cuts().take(self.shards().iter().map(|shard| &**shard.ring()));
         let missing = over.end(&frames);
         let shares =
             missing.into_iter().map(|ShareOfCut { shard, list, .. }| Share { shard, list }).collect();
-        Cut { store: self.id(), frames, shares }
+        Cut { store: self.id(), frames, term: self.term(), cleaned, shares }
+    }
+
+    /// Keeps cleaning from freeing extents until the answer is dropped: records of a [cut](Store::cut) that is made
+    /// meanwhile stay where the cut has them. A store that becomes full meanwhile says so.
+    pub fn hold_cleaning(&self) -> HeldCleaning {
+        HeldCleaning(self.shards().iter().map(CleaningHold::new).collect())
     }
 
     /// Brings all that is in a cut to `durability`, and waits for it. All shards are asked before any is waited for; the
@@ -118,7 +145,8 @@ impl Store {
     }
 
     /// Reads the records of a shard that are in a cut. Those of batches over several shards that were being committed
-    /// when it was made may come last, whatever their order is in the shard.
+    /// when it was made may come last, whatever their order is in the shard. It ends with
+    /// [`ScanError::Cleaned`] if cleaning moved records out of the cut: see [`Store::hold_cleaning`].
     pub fn scan_cut(&self, cut: &Cut, shard: ShardId) -> Result<Scan, ScanError> {
         Ok(cut.bound(self.scan(shard)?))
     }

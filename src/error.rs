@@ -3,6 +3,7 @@
 use crate::options::OptionError;
 use bytes::Bytes;
 use corelog_shards::{
+    address::Address,
     device::{
         Errno,
         file::{CreateError, FileError, OpenError as DeviceOpenError},
@@ -67,6 +68,14 @@ pub enum SpaceError {
     /// The address leads nowhere, or its extent was freed before.
     #[error(transparent)]
     Place(ReadError),
+    /// No record of this length can be at the address.
+    #[error("a record of {bytes} bytes is not what was appended at {address}")]
+    Length {
+        /// As given.
+        address: Address,
+        /// Bytes of the payload, as given.
+        bytes: u64,
+    },
     /// The shard said no.
     #[error("shard {shard}: {refusal}")]
     Refused {

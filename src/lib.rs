@@ -39,6 +39,7 @@ mod ticket;
 pub use backup::{Backup, BackupError, BackupHead, BackupReport, RestoreError};
 pub use corelog_shards::{
     address::{Address, ParseAddressError},
+    cleaning::{RecordOwner, VictimPolicy},
     core::Turn,
     device::Counters as DeviceCounters,
     failure::ShardFailure,
@@ -54,14 +55,16 @@ pub use corelog_shards::{
     watermark::{Durability, Watermarks},
 };
 pub use corelog_tuning::probe::Warning;
-pub use cut::Cut;
+pub use cut::{Cut, HeldCleaning};
 pub use error::{
     AppendError, CloseError, FormatError, GeometryProblem, GrowError, OpenError, Refused, RetireError,
     SpaceError, WaitError,
 };
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use large::{LargeReadError, LargeReader};
-pub use options::{AppendPath, Backend, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod};
+pub use options::{
+    AppendPath, Backend, CleaningPolicy, Fill, FormatOptions, FrameOrder, OptionError, Options, SyncMethod,
+};
 pub use read::Reading;
 pub use read_many::ReadingMany;
 pub use router::Route;

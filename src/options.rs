@@ -2,20 +2,25 @@
 //! [`corelog_shards::limits`].
 
 use corelog_shards::{
+    cleaning::CleaningOptions,
     geometry::{Geometry, GeometryError},
     limits::{
         BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CHECKPOINT_BYTES_DEFAULT,
-        CHECKPOINT_BYTES_MAX, CHECKPOINT_BYTES_MIN, CORES_MAX, DEVICES_MAX, EXTENT_BYTES_DEFAULT,
-        EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
-        MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, QUIET_MS_DEFAULT, QUIET_MS_MAX, QUIET_MS_MIN,
-        RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT,
-        SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
+        CHECKPOINT_BYTES_MAX, CHECKPOINT_BYTES_MIN, CLEAN_HIGH_PERCENT_DEFAULT, CLEAN_LOW_PERCENT_DEFAULT,
+        CLEAN_PERCENT_MAX, CORES_MAX, DEVICES_MAX, EXTENT_BYTES_DEFAULT, EXTENTS_MAX, EXTENTS_PER_SHARD_MIN,
+        IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN, MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX,
+        QUIET_MS_DEFAULT, QUIET_MS_MAX, QUIET_MS_MIN, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
+        RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX,
+        SUPERBLOCK_AREA_BYTES,
     },
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-pub use corelog_shards::shard_owner::{FrameOrder, SyncMethod};
+pub use corelog_shards::{
+    cleaning::CleaningPolicy,
+    shard_owner::{FrameOrder, SyncMethod},
+};
 
 /// An option that cannot be. Nothing was opened or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -258,6 +263,12 @@ pub struct Options {
     pub quiet: Option<Duration>,
     /// Discard freed extents on their devices (hole punch, block discard) before they are used again.
     pub discard: bool,
+    /// Which extent is cleaned first, once cleaning is on ([`crate::Store::clean_with`]).
+    pub clean_policy: CleaningPolicy,
+    /// Cleaning begins when fewer extents are free for appends, in percent of the store.
+    pub clean_low_percent: u32,
+    /// Cleaning ends when so many are, in percent of the store.
+    pub clean_high_percent: u32,
     /// Messages that a core's mailbox holds.
     pub mailbox: u32,
     /// Device operations that a core keeps in flight.
@@ -298,6 +309,9 @@ impl Default for Options {
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
             quiet: Some(Duration::from_millis(QUIET_MS_DEFAULT)),
             discard: false,
+            clean_policy: CleaningPolicy::default(),
+            clean_low_percent: CLEAN_LOW_PERCENT_DEFAULT,
+            clean_high_percent: CLEAN_HIGH_PERCENT_DEFAULT,
             mailbox: MAILBOX_MESSAGES_DEFAULT,
             io_depth: IO_DEPTH_DEFAULT,
             backend: Backend::default(),
@@ -349,6 +363,12 @@ impl Options {
         quiet: Duration => Some(quiet);
         /// Discards freed extents, or not.
         discard: bool => discard;
+        /// Sets which extent is cleaned first.
+        clean_policy: CleaningPolicy => clean_policy;
+        /// Sets the share of free extents, in percent, below which cleaning begins.
+        clean_low_percent: u32 => clean_low_percent;
+        /// Sets the share of free extents, in percent, at which cleaning ends.
+        clean_high_percent: u32 => clean_high_percent;
         /// Sets the mailbox size, in messages.
         mailbox: u32 => mailbox;
         /// Sets the device operations in flight of a core.
@@ -391,6 +411,11 @@ impl Options {
             let quiet = u64::try_from(quiet.as_micros()).unwrap_or(u64::MAX);
             in_range("quiet", quiet, 1000 * QUIET_MS_MIN, 1000 * QUIET_MS_MAX)?;
         }
+        let percent = |name, percent: u32, min| {
+            in_range(name, u64::from(percent), u64::from(min), u64::from(CLEAN_PERCENT_MAX))
+        };
+        percent("clean-low-percent", self.clean_low_percent, 0)?;
+        percent("clean-high-percent", self.clean_high_percent, self.clean_low_percent)?;
         in_range("mailbox", u64::from(self.mailbox), 1, u64::from(MAILBOX_MESSAGES_MAX))?;
         in_range("io-depth", u64::from(self.io_depth), u64::from(IO_DEPTH_MIN), u64::from(IO_DEPTH_MAX))
     }
@@ -403,6 +428,14 @@ impl Options {
             let fits = BUFFER_BYTES_DEFAULT.min(buffer_room(geometry));
             fits - fits % geometry.slot_bytes()
         })
+    }
+
+    pub(crate) const fn cleaning(&self) -> CleaningOptions {
+        CleaningOptions {
+            policy: self.clean_policy,
+            low_percent: self.clean_low_percent,
+            high_percent: self.clean_high_percent,
+        }
     }
 
     /// Longest payload of one record in a store of this geometry, in bytes.

@@ -4,6 +4,7 @@
 //! unless it [follows](Scan::follow). It reads ahead on the calling thread's core and blocks nobody who appends.
 
 use crate::{
+    cut::Cut,
     error::WaitError,
     store::{Store, block::Sleeper},
     ticket::Reached,
@@ -16,8 +17,8 @@ use corelog_shards::{
     reads::ReadError,
     requests::{Pending, Reply},
     scan::{
-        Damage, Fault, Limit, LiveExtents, Locate, LocateStep, OnDamage, Position, Run, ScanSetup, Scanner,
-        Start, Step, Wanted,
+        Damage, Fault, Limit, LiveExtents, Locate, LocateStep, OnDamage, Position, Run, ScanPin, ScanSetup,
+        Scanner, Start, Step, Wanted,
     },
     shard::Shard,
     watermark::Durability,
@@ -77,8 +78,10 @@ impl Store {
             before: None,
             shares: VecDeque::new(),
             unix_ns: 0,
+            cut: None,
             has_yielded: false,
             ended_at: None,
+            pin: None,
         })
     }
 }
@@ -118,8 +121,12 @@ pub struct Scan {
     shares: VecDeque<Vec<u8>>,
     /// Of the last record.
     unix_ns: u64,
+    /// The cut that it reads.
+    cut: Option<Cut>,
     has_yielded: bool,
     ended_at: Option<Position>,
+    /// While it runs, nothing is moved twice.
+    pin: Option<ScanPin>,
 }
 
 impl Scan {
@@ -145,6 +152,12 @@ impl Scan {
     pub(crate) fn before(mut self, frame: FrameNumber, shares: impl Iterator<Item = Vec<u8>>) -> Self {
         self.before = Some(frame);
         self.shares = shares.collect();
+        self
+    }
+
+    /// Reads what is in a cut.
+    pub(crate) fn of_cut(mut self, cut: &Cut) -> Self {
+        self.cut = Some(cut.clone());
         self
     }
 
@@ -235,6 +248,7 @@ impl Scan {
 
     fn end(&mut self) {
         self.ended_at = self.resume_at();
+        self.pin = None;
         self.phase = Phase::Over;
         self.reads.clear();
     }
@@ -281,7 +295,10 @@ impl Scan {
             on_damage: self.on_damage,
         };
         let extents = LiveExtents { directory, shard: &self.shard };
-        let scanner = Scanner::new(setup, start, limit, &extents);
+        self.pin = Some(ScanPin::new(&self.shard));
+        let mut scanner = Scanner::new(setup, start, limit, &extents);
+        // Not before it knows where to begin: what was cleaned away by then is written behind.
+        scanner.set_limit(self.limit());
         self.phase = Phase::Scan(Box::new(scanner));
     }
 
@@ -357,6 +374,9 @@ impl Scan {
                         continue;
                     }
                     let Poll::Ready((run, answer)) = self.poll_reads(context)? else { return Poll::Pending };
+                    if let Some(pin) = &self.pin {
+                        pin.touch();
+                    }
                     if let Phase::Scan(scanner) = &mut self.phase {
                         match answer {
                             Ok(bytes) => scanner.supply(run.slot, bytes),
@@ -396,6 +416,17 @@ impl Scan {
                 Err(error) => Err(ScanError::NotACut { shard: self.shard.id(), error }),
             });
         }
+        if let Some(cut) = &self.cut {
+            let is_cleaned = cut.is_cleaned(self.store.term(), &self.shard);
+            let gone = ScanError::Cleaned { shard: self.shard.id() };
+            return Poll::Ready(if is_cleaned { Err(gone) } else { Ok(false) });
+        }
+        let written = Limit::written(&self.shard);
+        if scanner.take_jumped() && written.frames > scanner.limit().frames {
+            // What cleaning moved away in front of the scan was written behind where it was to end.
+            scanner.set_limit(written);
+            return Poll::Ready(Ok(true));
+        }
         if !self.is_following {
             return Poll::Ready(Ok(false));
         }
@@ -405,6 +436,9 @@ impl Scan {
             Poll::Ready(Arrival::Closed) => Poll::Ready(Ok(false)),
             Poll::Ready(Arrival::Failed(error)) => Poll::Ready(Err(ScanError::Flush(error))),
             Poll::Ready(Arrival::Written) => {
+                if let Some(pin) = &self.pin {
+                    pin.move_on();
+                }
                 if let Phase::Scan(scanner) = &mut self.phase {
                     scanner.set_limit(Limit::written(&self.shard));
                 }

@@ -9,9 +9,14 @@ use crate::{
 };
 use corelog_shards::{
     address::Address,
+    cleaning::RecordOwner,
     directory::{Mail, MailError},
-    format::control::{Cursor, LogPlace},
+    format::{
+        control::{Cursor, LogPlace},
+        record::record_bytes,
+    },
     ids::ShardId,
+    limits::RECORD_PAYLOAD_BYTES_MAX,
     requests::{Pending, Reply},
     scan::Position,
     shard::ShardSpace,
@@ -20,6 +25,7 @@ use corelog_shards::{
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -118,6 +124,47 @@ impl Store {
         let shards = self.shards().iter().map(|shard| shard.id());
         let asked: Vec<_> = shards.map(|shard| self.ask_space(shard, SpaceAsk::Checkpoint)).collect();
         asked.into_iter().try_for_each(|asked| asked?.wait().map(|_done| ()))
+    }
+
+    /// Says that the record at `address`, of so many bytes, is no longer wanted. It reads and writes nothing: the bytes
+    /// count as dead, and cleaning chooses extents by such counts. Those of a large record are not counted.
+    ///
+    /// Each checkpoint stores the counts, so that a crash forgets at most what was released since the last one; then
+    /// cleaning takes an extent for fuller than it is until it comes to it, and asks the owner of the records.
+    pub fn release(&self, address: Address, payload_bytes: usize) -> Result<(), SpaceError> {
+        let shard = self.directory().owner_of(address).map_err(SpaceError::Place)?;
+        let (extents, geometry) = (&self.directory().extents, self.directory().layout.geometry());
+        let extent = address.extent(geometry);
+        let bytes = payload_bytes as u64;
+        let generation = extents.get(extent).map(|entry| entry.generation).unwrap_or_default();
+        let is_possible = bytes <= RECORD_PAYLOAD_BYTES_MAX
+            && Address::new(geometry, address.byte(), generation, bytes).slots_hint() == address.slots_hint();
+        if !is_possible {
+            return Err(SpaceError::Length { address, bytes });
+        }
+        extents.note_dead(extent, record_bytes(bytes));
+        if let Some(shard) = self.shard(shard) {
+            shard.note_release();
+        }
+        Ok(())
+    }
+
+    /// Turns cleaning on: when free extents become few, the cores copy what is wanted of the emptiest extents to the end of
+    /// their logs, and free those. `owner` says what is wanted, and hears where it is ([`RecordOwner`]); call this
+    /// once it can, which for an index in memory is after a scan. False: it is on already.
+    ///
+    /// What is appended while cleaning has yet to make room waits as it does for a full ring; `StoreFull` is the answer
+    /// only if nothing can be won. Extents that hold parts of large records, or of batches that did not fit a buffer,
+    /// are not cleaned; nor are those at and behind the slowest cursor of their shard.
+    ///
+    /// A copy is in the log behind records that are younger than it. So whoever builds an index from a scan needs
+    /// versions in the records, and keeps the record of a deletion alive for as long as an older one may be in the log.
+    /// A scan gives each record once, also while it is moved; one that goes on from a stored position may give some of
+    /// the moved ones again. An address that was moved away from is `Reclaimed` once its extent is freed.
+    pub fn clean_with(&self, owner: Arc<dyn RecordOwner>) -> bool {
+        let is_on = self.cleaning().turn_on(owner);
+        self.directory().cores.iter().for_each(|core| core.ring());
+        is_on
     }
 
     fn place_of(&self, shard: ShardId, address: Address) -> Result<LogPlace, SpaceError> {

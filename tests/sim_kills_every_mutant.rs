@@ -8,7 +8,7 @@ use corelog_shards::{
 
 /// Mutants and the first seed, from 1, that kills them; few enough cases for every test run. The program's
 /// `--mutant all` hunts them all.
-const QUICK: [(Mutant, u64); 46] = [
+const QUICK: [(Mutant, u64); 49] = [
     (Mutant::CrossingForgotten, 1),
     (Mutant::FlushIgnoresWriters, 309),
     (Mutant::RecycleKeepsTag, 1),
@@ -55,6 +55,9 @@ const QUICK: [(Mutant, u64); 46] = [
     (Mutant::TrimIgnoresLists, 5),
     (Mutant::TrimIgnoresWriters, 17),
     (Mutant::GrowBeforeSync, 17),
+    (Mutant::FreedBeforeCopiesDurable, 679),
+    (Mutant::CopyCountsEarly, 491),
+    (Mutant::LiveRecordSkipped, 491),
 ];
 
 #[test]

@@ -505,6 +505,11 @@ impl Core {
                     shard.discard_completed(&mut *self.device, &completion);
                 }
             }
+            Some(Purpose::Clean(local)) => {
+                if let Some(shard) = self.shards.get_mut(usize::from(local.0)) {
+                    shard.clean_read_completed(&mut *self.device, completion);
+                }
+            }
             Some(Purpose::Sync) => self.sync_part_completed(&completion),
             Some(Purpose::Read(key)) => {
                 let Some(directory) = self.directory.clone() else { return };

@@ -129,6 +129,28 @@ pub const RESERVE_PER_SHARD: u64 = 1;
 /// The reserve is at most one in so many of a store's extents.
 pub const RESERVE_SHARE: u64 = 4;
 
+/// Bytes of the head of a group of moved records.
+pub const MOVED_HEAD_BYTES: usize = 48;
+/// Bytes of each moved record in it, beside the copy itself.
+pub const MOVED_ENTRY_BYTES: usize = 8;
+/// Bytes of one read of cleaning; a longer frame is read at once.
+pub const CLEAN_READ_BYTES: u64 = 1 << 20;
+/// Records that one step of cleaning looks at.
+pub const CLEAN_RECORDS_PER_STEP_MAX: u32 = 1024;
+/// Groups of copies that are on their way to stable media; then cleaning waits.
+pub const CLEAN_GROUPS_PENDING_MAX: usize = 8;
+/// Short reads that cleaning repeats before it leaves an extent alone.
+pub const CLEAN_SHORT_READS_MAX: u32 = 8;
+/// An extent is worth cleaning if at most this share of it is live, in percent: the rest has to pay for what the
+/// copies take beside themselves.
+pub const CLEAN_LIVE_PERCENT_MAX: u64 = 90;
+/// Cleaning begins when fewer extents are free, in percent of the store, if nothing is said.
+pub const CLEAN_LOW_PERCENT_DEFAULT: u32 = 5;
+/// Cleaning ends when so many extents are free, in percent of the store, if nothing is said.
+pub const CLEAN_HIGH_PERCENT_DEFAULT: u32 = 8;
+/// The most that either may be, in percent.
+pub const CLEAN_PERCENT_MAX: u32 = 90;
+
 /// Bytes that a mailbox message may wait behind: messages per mailbox when nothing is said.
 pub const MAILBOX_MESSAGES_DEFAULT: u32 = 1024;
 /// Most messages of one mailbox.
@@ -196,6 +218,8 @@ pub const FORMAT_WRITE_BYTES: u64 = 4 << 20;
 
 /// Bytes of one read of a scan.
 pub const SCAN_CHUNK_BYTES: u64 = 1 << 20;
+/// How long a scan that reads nothing keeps what was written since it began from being cleaned, in milliseconds.
+pub const SCAN_PIN_MS_MAX: u64 = 60_000;
 /// Reads of a scan that are under way or waiting to be used.
 pub const SCAN_READ_AHEAD: usize = 3;
 /// The same over all shards of a scan of the whole store; each shard has at least one.
@@ -229,6 +253,9 @@ const _: () = {
     assert!(
         CHECKPOINT_BYTES_MIN <= CHECKPOINT_BYTES_DEFAULT && CHECKPOINT_BYTES_DEFAULT <= CHECKPOINT_BYTES_MAX
     );
+    assert!(EXTENT_BYTES_MAX / RECORD_ALIGNMENT <= u32::MAX as u64);
+    assert!(CLEAN_LOW_PERCENT_DEFAULT < CLEAN_HIGH_PERCENT_DEFAULT);
+    assert!(CLEAN_LIVE_PERCENT_MAX < 100 && CLEAN_READ_BYTES.is_multiple_of(SLOT_BYTES_MAX));
     assert!(CONTROL_BYTES_MAX as u64 <= RECORD_PAYLOAD_BYTES_MAX && CURSOR_NAME_BYTES_MAX < 1 << 16);
     assert!(RING_BUFFERS_MIN.is_power_of_two() && RING_BUFFERS_MAX.is_power_of_two());
 };

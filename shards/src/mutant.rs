@@ -149,6 +149,12 @@ mutants! {
     GrowBeforeSync,
     /// Who appends while a cut is made leaves all rings to the one who makes it.
     CutWithoutHelp,
+    /// An extent that was cleaned is freed before the copies are durable.
+    FreedBeforeCopiesDurable,
+    /// A scan gives copies of records that still lie where they were.
+    CopyCountsEarly,
+    /// Cleaning leaves a record behind that is wanted.
+    LiveRecordSkipped,
 }
 
 impl Mutant {

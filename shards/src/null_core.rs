@@ -71,6 +71,7 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         checkpoint_bytes: crate::limits::CHECKPOINT_BYTES_DEFAULT,
         quiet: None,
         discard: false,
+        cleaning: Arc::default(),
         linger: None,
     };
     let mut device: Box<dyn Device> = Box::new(NullDevice::new(options).map_err(NullCoreError::Device)?);

@@ -577,7 +577,9 @@ pub(crate) fn record_reply(
 /// nobody was told its address before.
 pub fn payload_of(view: &RecordView<'_>, address: Address) -> Result<Bytes, ReadError> {
     match view.kind {
-        RecordKind::DATA | RecordKind::BATCH_DATA => Ok(Bytes::copy_from_slice(view.payload)),
+        RecordKind::DATA | RecordKind::BATCH_DATA | RecordKind::MOVED => {
+            Ok(Bytes::copy_from_slice(view.payload))
+        }
         RecordKind::LARGE_MANIFEST if view.flags == RecordFlags::NONE => {
             match Manifest::decode_root(view.payload, ManifestOf::Large) {
                 Ok(list) => Err(ReadError::Large { address, bytes: list.bytes }),

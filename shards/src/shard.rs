@@ -15,6 +15,7 @@ use crate::{
         Refusal, Ring,
         reservation::{Placed, Reservation},
     },
+    scan::ScanPins,
     sync::{AtomicBool, AtomicU64, Ordering},
     watermark::{Durability, Mark, RoomWaiters, Watermarks},
     writers::{OpenWriters, WriterPin},
@@ -47,6 +48,14 @@ pub struct ShardCounters {
     pub syncs: PlainU64,
     /// Extents freed.
     pub extents_freed: PlainU64,
+    /// Extents that cleaning freed.
+    pub extents_cleaned: PlainU64,
+    /// Records that cleaning copied.
+    pub records_moved: PlainU64,
+    /// Bytes of those, with what is written beside them.
+    pub bytes_moved: PlainU64,
+    /// Steps of cleaning; a turn of the core makes one at the most.
+    pub clean_steps: PlainU64,
 }
 
 /// An extent of a shard.
@@ -93,6 +102,11 @@ pub struct Shard {
     space: RwLock<ShardSpace>,
     /// Batches and large records that are being written.
     pub(crate) writers: OpenWriters,
+    scans: ScanPins,
+    /// Records that were released.
+    pub(crate) releases: AtomicU64,
+    /// The owner found nothing worth cleaning, and wants to hear of releases.
+    pub(crate) wants_releases: AtomicBool,
     counters: ShardCounters,
 }
 
@@ -148,6 +162,9 @@ impl Shard {
             frames_end: RwLock::new(Vec::with_capacity(EXTENTS_AT_FIRST)),
             space: RwLock::default(),
             writers: OpenWriters::default(),
+            scans: ScanPins::default(),
+            releases: AtomicU64::new(0),
+            wants_releases: AtomicBool::new(false),
             counters: ShardCounters::default(),
         }
     }
@@ -384,6 +401,32 @@ impl Shard {
     #[must_use]
     pub fn trim(&self) -> LogPlace {
         self.space.read().unwrap_or_else(PoisonError::into_inner).trim
+    }
+
+    pub(crate) const fn scans(&self) -> &ScanPins {
+        &self.scans
+    }
+
+    /// A record of the shard was noted as dead: an extent may be worth cleaning that was not before.
+    pub fn note_release(&self) {
+        // The owner looks at the number again after it said that it wants to hear of it.
+        self.releases.fetch_add(1, Ordering::AcqRel);
+        if self.wants_releases.load(Ordering::Acquire) && self.wants_releases.swap(false, Ordering::AcqRel) {
+            self.ring.bell().ring();
+        }
+    }
+
+    /// How often cleaning gave an extent of the shard up to be freed, since the store was opened.
+    #[must_use]
+    pub fn cleaned_away(&self) -> u64 {
+        self.scans.freed()
+    }
+
+    /// True if extents were freed behind what was trimmed: by cleaning.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        let from = self.space().trim.ordinal;
+        (from.0..self.ordinals().end).any(|ordinal| self.extent_at(ExtentOrdinal(ordinal)).is_none())
     }
 
     /// What is known of its space, as of a moment ago.

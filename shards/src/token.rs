@@ -26,6 +26,8 @@ pub(crate) enum Purpose {
     Sync,
     /// A read, by its place in the core's table.
     Read(u64),
+    /// The read of a run that the shard's cleaning goes through.
+    Clean(LocalShard),
 }
 
 impl From<Purpose> for Token {
@@ -39,6 +41,7 @@ impl From<Purpose> for Token {
             Purpose::Sync => pack(2, 0, 0),
             Purpose::Read(key) => pack(3, 0, key),
             Purpose::Discard(shard) => pack(4, shard.0, 0),
+            Purpose::Clean(shard) => pack(5, shard.0, 0),
         }
     }
 }
@@ -54,6 +57,7 @@ impl Purpose {
             2 => Some(Self::Sync),
             3 => Some(Self::Read(value)),
             4 => Some(Self::Discard(shard)),
+            5 => Some(Self::Clean(shard)),
             _ => None,
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn pieces(bytes: &[u8], stretch: Stretch, lengths_are_good: bool) -> 
         let is_worth_it = RecordHeader::peek(rest).is_some_and(|header| {
             let is_own = matches!(
                 header.kind,
-                RecordKind::DATA | RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST
+                RecordKind::DATA | RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST | RecordKind::MOVED
             );
             let is_plain = is_own && header.flags == RecordFlags::NONE;
             (is_plain || !is_lost) && header.length as usize <= budget.min(rest.len())

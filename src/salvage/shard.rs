@@ -9,7 +9,9 @@ use bytes::Bytes;
 use corelog_shards::{
     address::Address,
     format::{
+        control::Control,
         frame::FrameHeader,
+        moved::{MovedGroup, Origin},
         record::{RecordKind, RecordView},
     },
     ids::{FrameNumber, Generation, ShardId, SlotIndex},
@@ -38,6 +40,8 @@ pub(super) struct Walk<'a, 'b> {
     gaps: Vec<Gap>,
     /// All extents of the shard.
     pub(super) extents: Vec<Found>,
+    /// The group of copies that was met last, and how many of them.
+    group: Option<(MovedGroup, usize)>,
 }
 
 pub(super) type Sink<'a, E> = dyn FnMut(SalvagedRecord) -> Result<(), E> + 'a;
@@ -59,6 +63,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             next: FrameNumber(0),
             gaps: Vec::new(),
             extents: Vec::new(),
+            group: None,
         }
     }
 
@@ -181,7 +186,8 @@ impl<'a, 'b> Walk<'a, 'b> {
             for piece in pieces(&bytes[from as usize..], stretch, false) {
                 if let Piece::Good(at, view) = piece {
                     last_end = at + view.stride();
-                    self.report.records_without_frame += u64::from(view.kind == RecordKind::DATA);
+                    self.report.records_without_frame +=
+                        u64::from(matches!(view.kind, RecordKind::DATA | RecordKind::MOVED));
                     self.give(at, gap.found.generation, &view, sink)?;
                 }
             }
@@ -205,7 +211,13 @@ impl<'a, 'b> Walk<'a, 'b> {
     ) -> Result<(), SalvageError<E>> {
         let length = view.payload.len() as u64;
         let address = Address::new(&self.salvage.geometry(), byte, generation, length);
-        if view.kind != RecordKind::DATA {
+        let is_wanted = match view.kind {
+            RecordKind::DATA => true,
+            RecordKind::MOVED => self.copy_counts(),
+            _ => false,
+        };
+        if !is_wanted {
+            self.note_group(view);
             return self.give_listed(view, address, sink);
         }
         self.report.records += 1;
@@ -213,6 +225,32 @@ impl<'a, 'b> Walk<'a, 'b> {
         let payload = Bytes::copy_from_slice(view.payload);
         let record = SalvagedRecord { shard: self.shard, address, payload, part: None };
         sink(record).map_err(SalvageError::Sink)
+    }
+
+    fn note_group(&mut self, view: &RecordView<'_>) {
+        if view.kind == RecordKind::CONTROL {
+            self.group = match Control::decode(view.payload) {
+                Ok(Some(Control::Moved(group))) => Some((group, 0)),
+                _ => None,
+            };
+        }
+    }
+
+    /// True unless the original is there. One whose group is lost is given: twice is better than not at all.
+    fn copy_counts(&mut self) -> bool {
+        let Some((group, met)) = &mut self.group else { return true };
+        *met += 1;
+        if *met >= group.records.len() {
+            let origin = self.group.take().map(|(group, _)| group.origin);
+            return origin.is_none_or(|origin| !self.has(&origin));
+        }
+        let origin = group.origin;
+        !self.has(&origin)
+    }
+
+    fn has(&self, origin: &Origin) -> bool {
+        let is_it = |it: &Found| it.extent == origin.extent && it.generation == origin.generation;
+        self.extents.iter().any(is_it)
     }
 
     pub(super) fn lose(&mut self, slot: SlotIndex, of: LossOf) {

@@ -95,6 +95,13 @@ pub enum ScanError {
         /// The shard.
         shard: ShardId,
     },
+    /// Cleaning moved records out of the cut that is read: what came is not all. Make another cut, and
+    /// [hold](crate::Store::hold_cleaning) cleaning before that.
+    #[error("cleaning moved records of {shard:?} out of the cut; hold cleaning, and make another cut")]
+    Cleaned {
+        /// The shard.
+        shard: ShardId,
+    },
     /// The place to go on from is not in the log: it is of another store, or what was there was cut off by a recovery.
     #[error("the place to go on from is not in the log of {shard:?}: {fault}")]
     NotInLog {

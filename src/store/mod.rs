@@ -39,6 +39,7 @@ use crate::{
 };
 use block::Sleeper;
 use corelog_shards::{
+    cleaning::Cleaning,
     directory::Directory,
     failure::ShardFailure,
     ids::{CoreId, FrameNumber, ShardId, StoreId, Term},
@@ -219,6 +220,10 @@ impl Store {
 
     pub(crate) fn stall(&self) -> Option<Duration> {
         self.options().stall
+    }
+
+    pub(crate) fn cleaning(&self) -> &Cleaning {
+        &self.inner.assembly.opened.cleaning
     }
 
     pub(crate) fn requests(&self) -> &Arc<Requests> {

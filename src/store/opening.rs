@@ -9,6 +9,7 @@ use crate::{
     options::{Backend, OptionError, Options},
 };
 use corelog_shards::{
+    cleaning::Cleaning,
     device::{
         Errno,
         file::{Access, DeviceFile, FileError, OpenOptions},
@@ -51,6 +52,7 @@ pub(crate) struct Opened {
     pub over: Arc<OverTable>,
     /// Which devices the cores are near to.
     pub near: Nearness,
+    pub cleaning: Arc<Cleaning>,
 }
 
 /// Makes a ring and drops it, so that a host that forbids io_uring is found out before the store is touched.
@@ -93,7 +95,20 @@ pub(crate) fn open<P: AsRef<Path>>(
     report.bad_superblock_copies = bad_copies;
     report.seconds = start.elapsed().as_secs_f64();
     let seed = StoreSeed::new(superblock.store);
-    Ok(Opened { superblock, devices, layout, extents, sync_failures, seed, resumes, report, over, near })
+    let cleaning = Arc::new(Cleaning::new(options.cleaning()));
+    Ok(Opened {
+        superblock,
+        devices,
+        layout,
+        extents,
+        sync_failures,
+        seed,
+        resumes,
+        report,
+        over,
+        near,
+        cleaning,
+    })
 }
 
 pub(crate) fn open_devices<P: AsRef<Path>>(

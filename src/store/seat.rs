@@ -358,6 +358,7 @@ impl Seat {
             checkpoint_bytes: options.checkpoint_bytes,
             quiet: options.quiet,
             discard: options.discard,
+            cleaning: Arc::clone(&opened.cleaning),
             linger: options.linger,
         };
         let node = self.place.and_then(|place| place.node).map(|node| node.0);

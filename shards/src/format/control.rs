@@ -4,6 +4,7 @@
 use super::{
     codec::{Fields, Writer},
     frame::FrameHeader,
+    moved::MovedGroup,
 };
 use crate::{
     address::Address,
@@ -190,6 +191,8 @@ pub enum Control {
         /// All batches with lower ids are over.
         settled: BatchId,
     },
+    /// The copies that follow it in its frame, and what they are copies of.
+    Moved(MovedGroup),
 }
 
 /// The payload of a control record says something that cannot be.
@@ -239,6 +242,7 @@ impl Control {
                 fields.put(&[ControlKind::Resolved as u8, 0, 0, 0, 0, 0, 0, 0]);
                 put_ids(&mut fields, [*id, *settled]);
             }
+            Self::Moved(group) => group.encode(&mut fields),
         }
         bytes
     }
@@ -257,6 +261,7 @@ impl Control {
             Self::Decided { parts, .. } => Self::decided_bytes(parts.len()),
             Self::Resolved { .. } => 40,
             Self::CursorSet(Cursor { name, .. }) | Self::CursorRemoved(name) => CURSOR_HEAD + name.len(),
+            Self::Moved(group) => group.encoded_bytes(),
         }
     }
 
@@ -275,6 +280,7 @@ impl Control {
                 let [id, settled] = take_ids(&mut fields)?;
                 Some(Self::Resolved { id, settled })
             }),
+            ControlKind::MovedGroup => MovedGroup::decode(&mut fields)?.map(Self::Moved),
         };
         read.map(Some).ok_or(ControlError { field: "length" })
     }

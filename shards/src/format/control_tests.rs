@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
+use crate::{
+    format::moved::{MovedRecord, Origin},
+    ids::ShardId,
+};
 use proptest::prelude::*;
 
 fn facts(ordinal: u64) -> ExtentFacts {
@@ -44,6 +48,21 @@ fn trim(ordinal: u64, kept_from: u64) -> Control {
     Control::Trim { place, kept_from: ExtentOrdinal(kept_from) }
 }
 
+fn moved(records: u64) -> MovedGroup {
+    MovedGroup {
+        origin: Origin {
+            shard: ShardId(3),
+            ordinal: ExtentOrdinal(7),
+            extent: ExtentIndex(2),
+            generation: Generation(70_000),
+        },
+        from: 1 << 20,
+        up_to: (1 << 20) + 4096,
+        previous: (records > 0).then(|| Address::from_bits(0x0123_4567)),
+        records: (0..records).map(|index| MovedRecord { byte: (1 << 20) + index * 64, length: 40 }).collect(),
+    }
+}
+
 fn controls() -> Vec<Control> {
     let freed = |ordinal| FreedExtent {
         ordinal: ExtentOrdinal(ordinal),
@@ -62,6 +81,8 @@ fn controls() -> Vec<Control> {
             parts: vec![(ShardId(2), Address::from_bits(99))],
         },
         Control::Resolved { id: batch(7), settled: batch(3) },
+        Control::Moved(moved(3)),
+        Control::Moved(moved(0)),
     ];
     all.extend(checkpoint(3, 2).split(1 << 16).into_iter().map(Control::Checkpoint));
     all

@@ -12,5 +12,6 @@ pub mod control;
 pub mod extent_header;
 pub mod frame;
 pub mod manifest;
+pub mod moved;
 pub mod record;
 pub mod superblock;

@@ -48,6 +48,8 @@ impl RecordKind {
     pub const LARGE_PART: Self = Self(7);
     /// The list of a large record's parts; its address is the record's address.
     pub const LARGE_MANIFEST: Self = Self(8);
+    /// A copy of a caller's bytes, made by cleaning. It counts as the group says that it is in.
+    pub const MOVED: Self = Self(9);
 
     /// The kind with this code; `None` for 0 and what does not fit into 5 bits.
     #[must_use]
@@ -61,10 +63,16 @@ impl RecordKind {
         self.0
     }
 
+    /// True if cleaning copies it by itself, or may leave it behind.
+    #[must_use]
+    pub const fn is_movable(self) -> bool {
+        matches!(self, Self::DATA | Self::MOVED | Self::VOID | Self::PADDING | Self::CONTROL)
+    }
+
     /// False for a kind that a later version brought.
     #[must_use]
     pub const fn is_known(self) -> bool {
-        self.0 >= 1 && self.0 <= 8
+        self.0 >= 1 && self.0 <= 9
     }
 }
 
@@ -85,6 +93,7 @@ impl fmt::Display for RecordKind {
             Self::BATCH_COMMIT => "batch commit",
             Self::LARGE_PART => "large part",
             Self::LARGE_MANIFEST => "large manifest",
+            Self::MOVED => "moved",
             Self(code) => return write!(f, "kind {code}"),
         })
     }
@@ -104,6 +113,8 @@ pub enum ControlKind {
     IdleMark = 4,
     /// A named cursor of a scan.
     Cursor = 5,
+    /// Records that cleaning moved follow.
+    MovedGroup = 6,
     /// A batch over several shards counts.
     Decided = 8,
     /// The shard has made its share of such a batch count.
@@ -125,6 +136,7 @@ impl ControlKind {
             3 => Self::Checkpoint,
             4 => Self::IdleMark,
             5 => Self::Cursor,
+            6 => Self::MovedGroup,
             8 => Self::Decided,
             9 => Self::Resolved,
             _ => return None,
@@ -326,6 +338,10 @@ pub struct BodySummary {
     pub lists_from: Option<ExtentOrdinal>,
     /// One of them is more than a part of a checkpoint, or what goes with one.
     pub has_news: bool,
+    /// The longest payload.
+    pub longest: u32,
+    /// One of them cannot be moved by itself.
+    pub is_fixed: bool,
 }
 
 /// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
@@ -334,6 +350,7 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
     let mut rest = body;
     let (mut records, mut digest, mut has_control) = (0, RecordsDigest::new(), false);
     let (mut lists_from, mut has_news) = (None::<ExtentOrdinal>, false);
+    let (mut longest, mut is_fixed) = (0, false);
     while !rest.is_empty() {
         let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
         let header_bytes = *rest.first_chunk::<8>().ok_or(lost)?;
@@ -346,7 +363,14 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
             RecordKind::CONTROL => {
                 has_control = true;
                 let control = record.get(RECORD_HEADER..).and_then(ControlKind::of);
-                has_news |= !control.is_some_and(ControlKind::is_of_checkpoints);
+                let is_repeated = match control {
+                    // One without copies stands beside a checkpoint.
+                    Some(ControlKind::MovedGroup) => {
+                        record.get(RECORD_HEADER + 4..RECORD_HEADER + 8) == Some(&[0; 4])
+                    }
+                    control => control.is_some_and(ControlKind::is_of_checkpoints),
+                };
+                has_news |= !is_repeated;
             }
             RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST if header.flags == RecordFlags::NONE => {
                 let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);
@@ -355,9 +379,11 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
             }
             _ => has_news = true,
         }
+        longest = header.length.max(longest);
+        is_fixed |= !header.kind.is_movable();
         digest = digest.with(header_bytes);
     }
-    Ok(BodySummary { records, digest: digest.value(), has_control, lists_from, has_news })
+    Ok(BodySummary { records, digest: digest.value(), has_control, lists_from, has_news, longest, is_fixed })
 }
 
 /// Checks and yields the records of a frame's body, each with its offset in the body. After an error it ends.

@@ -2,17 +2,19 @@
 
 use super::{Context, FreeExtent, RecoveredExtent, ShardExtents};
 use crate::{
+    address::Address,
     format::{
         control::{Checkpoint, CheckpointPart, Control, ControlError, ExtentFacts},
         extent_header::ExtentHeader,
         frame::FrameHeader,
+        moved::{MovedGroup, Origin},
         record::{RecordKind, records},
     },
     geometry::Geometry,
-    ids::{ExtentOrdinal, FrameNumber, Generation},
+    ids::{ExtentOrdinal, FrameNumber, Generation, ShardId},
     limits::FRAME_HEADER_BYTES,
     over::OverNotes,
-    shard_owner::SpaceStart,
+    shard_owner::{Move, SpaceStart},
 };
 use std::collections::BTreeMap;
 
@@ -35,6 +37,8 @@ pub(super) struct Gathered {
     over: OverNotes,
     /// Dead bytes by later checkpoints.
     dead: BTreeMap<ExtentOrdinal, u64>,
+    /// How far cleaning had come with each extent, as of the newest group of copies.
+    moves: BTreeMap<(ShardId, ExtentOrdinal), Move>,
 }
 
 impl Gathered {
@@ -54,12 +58,18 @@ impl Gathered {
         let body = frame.get(start..header.used_bytes as usize).unwrap_or_default();
         let byte = geometry.byte_of(header.base_slot) + FRAME_HEADER_BYTES;
         for record in records(body, context.seed, header.generation, byte) {
-            let Ok((_, view)) = record else { break };
+            let Ok((offset, view)) = record else { break };
             if view.kind != RecordKind::CONTROL {
                 continue;
             }
-            if let Some(control) = Control::decode(view.payload)? {
-                self.take(control);
+            match Control::decode(view.payload)? {
+                Some(Control::Moved(group)) => {
+                    let length = view.payload.len() as u64;
+                    let at = Address::new(geometry, byte + offset, header.generation, length);
+                    self.take_group(&group, at);
+                }
+                Some(control) => self.take(control),
+                None => {}
             }
         }
         Ok(())
@@ -90,7 +100,22 @@ impl Gathered {
             Control::Checkpoint(_)
             | Control::IdleMark
             | Control::Decided { .. }
-            | Control::Resolved { .. } => {}
+            | Control::Resolved { .. }
+            | Control::Moved(_) => {}
+        }
+    }
+
+    /// Also before the checkpoint is whole: what it says stands in groups that are written beside it.
+    fn take_group(&mut self, group: &MovedGroup, at: Address) {
+        let last = if group.records.is_empty() { group.previous } else { Some(at) };
+        let known = self.moves.entry((group.origin.shard, group.origin.ordinal)).or_insert(Move {
+            origin: group.origin,
+            up_to: 0,
+            last: None,
+        });
+        // What repeats an earlier state may be written behind a later one.
+        if group.up_to >= known.up_to {
+            *known = Move { origin: group.origin, up_to: group.up_to, last };
         }
     }
 
@@ -159,6 +184,12 @@ impl Gathered {
         for facts in &mut settled.space.extents {
             facts.dead_bytes = self.dead.get(&facts.ordinal).copied().unwrap_or(facts.dead_bytes);
         }
+        // Of an extent that is gone, the copies count.
+        let is_there = |it: &Move| {
+            let mut extents = settled.space.extents.iter();
+            extents.any(|facts| Origin::of(it.origin.shard, facts) == it.origin)
+        };
+        settled.space.moves = self.moves.into_values().filter(is_there).collect();
         settled.space.trim = self.checkpoint.trim;
         settled.space.over = self.over;
         settled.space.cursors = self.checkpoint.cursors;

@@ -33,6 +33,12 @@ impl RecordGroup {
         self.records += 1;
     }
 
+    /// Adds all records of another group.
+    pub fn append(&mut self, other: &Self) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.records += other.records;
+    }
+
     /// Makes all records of one kind.
     pub fn set_kind(&mut self, kind: RecordKind) {
         let mut offset = 0;

@@ -111,3 +111,14 @@ pub enum Fault {
     #[error("its extent was freed since; begin at the oldest record")]
     Reclaimed,
 }
+
+/// Of two places that could hold the next frame and do not: the one that looks more like damage.
+pub(super) const fn weight(fault: &Fault) -> u8 {
+    match fault {
+        Fault::Header(FrameError::Absent | FrameError::NotAFrame) => 0,
+        Fault::OtherFrame(Mismatch::Foreign { .. } | Mismatch::Stale { .. } | Mismatch::Number { .. }) => 1,
+        Fault::OlderTerm => 1,
+        Fault::OtherFrame(_) => 2,
+        _ => 3,
+    }
+}

@@ -5,8 +5,10 @@ use crate::{
     address::Address,
     format::{
         checksum::{RecordsDigest, StoreSeed},
+        control::Control,
         frame::FrameHeader,
-        record::{MalformedFrame, RecordHeader, check_record},
+        moved::{MovedGroup, Origin},
+        record::{MalformedFrame, RecordHeader, RecordKind, check_record},
     },
     geometry::Geometry,
     ids::ExtentOrdinal,
@@ -34,6 +36,10 @@ pub(super) struct LoadedFrame {
     parts: Vec<Part>,
     /// Of the next record, from the start of the frame.
     pub(super) offset: usize,
+    /// The group of copies that the last record belongs to, and how many of them were met.
+    group: Option<(MovedGroup, usize)>,
+    /// What the last record is a copy of.
+    moved_from: Option<(Origin, u64)>,
     geometry: Geometry,
     seed: StoreSeed,
 }
@@ -45,7 +51,16 @@ impl LoadedFrame {
         geometry: Geometry,
         seed: StoreSeed,
     ) -> Self {
-        Self { header, ordinal, parts: Vec::new(), offset: BODY_START, geometry, seed }
+        Self {
+            header,
+            ordinal,
+            parts: Vec::new(),
+            offset: BODY_START,
+            group: None,
+            moved_from: None,
+            geometry,
+            seed,
+        }
     }
 
     /// Adds the bytes that follow; what is behind the frame is left off.
@@ -115,9 +130,31 @@ impl LoadedFrame {
 
     /// Goes on to the first record at or behind a byte of the store. The frame was checked.
     pub(super) fn skip_to(&mut self, byte: u64) {
-        while self.next_byte() < byte {
-            let Some(header) = self.header_at(self.offset) else { return };
-            self.offset += usize::try_from(header.stride()).unwrap_or(usize::MAX);
+        // One by one: a record may be a copy, and what it counts as is said before the first of its group.
+        while self.next_byte() < byte && self.next().is_some() {}
+    }
+
+    /// What the last record that [`LoadedFrame::next`] gave is a copy of, and where that begins.
+    pub(super) const fn moved_from(&self) -> Option<(Origin, u64)> {
+        self.moved_from
+    }
+
+    fn note_group(&mut self, kind: RecordKind, record: Option<&ScanRecord>) {
+        self.moved_from = None;
+        match (kind, record) {
+            (RecordKind::CONTROL, Some(record)) => {
+                self.group = match Control::decode(&record.payload) {
+                    Ok(Some(Control::Moved(group))) => Some((group, 0)),
+                    _ => None,
+                };
+            }
+            (RecordKind::MOVED, _) => {
+                if let Some((group, met)) = &mut self.group {
+                    self.moved_from = group.records.get(*met).map(|it| (group.origin, it.byte));
+                    *met += 1;
+                }
+            }
+            _ => self.group = None,
         }
     }
 
@@ -149,6 +186,7 @@ impl LoadedFrame {
             Err(error) => Err(Fault::Record { address, error }),
         };
         self.offset += usize::try_from(header.stride()).unwrap_or(usize::MAX);
+        self.note_group(header.kind, record.as_ref().ok());
         Some(record)
     }
 

@@ -16,6 +16,7 @@ use crate::{
     extents::ExtentUse,
     format::{
         control::LogPlace,
+        moved::Origin,
         record::{RecordFlags, RecordKind},
     },
     geometry::Geometry,
@@ -26,9 +27,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+mod copies;
 mod error;
 mod frame;
 mod locate;
+mod pins;
 mod scanner;
 #[cfg(test)]
 mod tests;
@@ -37,6 +40,8 @@ mod within;
 
 pub use error::{Damage, Fault, ScanPlace};
 pub use locate::{Locate, LocateStep};
+pub(crate) use pins::ScanPins;
+pub use pins::{CleaningHold, ScanPin};
 pub use scanner::{Scanner, Step};
 
 /// Slots to read; they lie in one extent.
@@ -90,6 +95,20 @@ pub trait ExtentSequence {
         None
     }
 
+    /// True if an extent is no longer what it was when records were copied from it, so that the copies count. As it
+    /// stands, for origins in the same shard.
+    fn is_gone(&self, origin: &Origin) -> bool {
+        let same = SequencedExtent { extent: origin.extent, generation: origin.generation };
+        self.extent_at(origin.ordinal) != Some(same)
+    }
+
+    /// True if the shard was trimmed beyond an extent that it no longer has; one that is missing and was not trimmed
+    /// was cleaned.
+    fn is_trimmed(&self, ordinal: ExtentOrdinal) -> bool {
+        let _of_what_does_not_change = ordinal;
+        true
+    }
+
     /// From the ordinal of the first to behind that of the last. What was freed leaves gaps between.
     fn ordinals(&self) -> Range<u64>;
 
@@ -137,6 +156,19 @@ impl ExtentSequence for LiveExtents<'_> {
 
     fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
         self.shard.frames_end(ordinal)
+    }
+
+    fn is_gone(&self, origin: &Origin) -> bool {
+        let entry = self.directory.extents.get(origin.extent);
+        entry.is_none_or(|entry| {
+            entry.usage != ExtentUse::Claimed
+                || entry.generation != origin.generation
+                || entry.shard != origin.shard
+        })
+    }
+
+    fn is_trimmed(&self, ordinal: ExtentOrdinal) -> bool {
+        ordinal < self.shard.space().trim.ordinal
     }
 
     fn ordinals(&self) -> Range<u64> {

@@ -1,8 +1,12 @@
 //! The scan itself: from frame to frame, and what becomes of places that are not good.
 
+mod leaving;
+
 use super::{
     Damage, ExtentSequence, Fault, Limit, OnDamage, Position, Run, ScanPlace, ScanRecord, ScanSetup,
     SequencedExtent, Start, Wanted,
+    copies::as_counted,
+    error::weight,
     frame::LoadedFrame,
     window::{Lookup, Window},
     within::{Meaning, WithinBatch, meaning},
@@ -13,12 +17,14 @@ use crate::{
         control::LogPlace,
         frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
         manifest::{Manifest, ManifestError, ManifestOf},
+        record::RecordKind,
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex, Term},
     limits::{FRAME_HEADER_BYTES, HEADER_ONLY_SLOTS_MIN},
     reads::ReadError,
 };
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// What a scan came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +109,11 @@ pub struct Scanner {
     plan: Option<(ExtentOrdinal, SlotIndex)>,
     last_term: Term,
     last_slots: u64,
+    /// Extents that the scan has passed, or that were cleaned while it was in them: copies of records before the byte
+    /// are none of its business.
+    left: BTreeMap<ExtentOrdinal, u64>,
+    /// Extents are missing that the scan passed over: copies of their records may be behind the limit.
+    has_jumped: bool,
     /// A frame that is lost, while the next good one is looked for.
     lost: Option<Damage>,
     /// What the scan stopped at.
@@ -145,6 +156,8 @@ impl Scanner {
             plan: None,
             last_term: Term(0),
             last_slots: 1,
+            left: BTreeMap::new(),
+            has_jumped: false,
             lost: None,
             stopped: None,
         }
@@ -273,6 +286,11 @@ impl Scanner {
                 },
                 None => match self.advance(extents) {
                     Ok(advanced) => advanced,
+                    Err(_) if self.is_cleaned_away(extents) => {
+                        let byte = self.next.slot.map_or(0, |slot| self.setup.geometry.byte_of(slot));
+                        self.leave(self.next.ordinal, byte, extents);
+                        continue;
+                    }
                     Err(damage) => match self.settle(self.as_reclaimed(damage, extents)) {
                         Some(step) => return step,
                         None => continue,
@@ -301,6 +319,7 @@ impl Scanner {
 
     /// `None`: the frame is over, or a batch was begun.
     fn next_in_frame(&mut self, extents: &impl ExtentSequence) -> Option<Step> {
+        let geometry = self.setup.geometry;
         let frame = self.frame.as_mut()?;
         loop {
             let offset = u32::try_from(frame.offset).unwrap_or(u32::MAX);
@@ -308,7 +327,9 @@ impl Scanner {
             // What an earlier scan is done with is the batch right here, or nothing.
             let done = std::mem::take(&mut self.resume_batch);
             let fault = match next {
-                Ok(record) if self.setup.wanted == Wanted::All => return Some(Step::Record(record)),
+                Ok(record) if self.setup.wanted == Wanted::All => {
+                    return Some(Step::Record(as_counted(record, frame, &self.left, extents)));
+                }
                 Ok(record) => match meaning(&record) {
                     Meaning::Large(list) | Meaning::Batch(list)
                         if extents.has_trimmed(place_of(frame.ordinal, &record), list.from) =>
@@ -316,6 +337,10 @@ impl Scanner {
                         continue;
                     }
                     Meaning::Give | Meaning::Large(_) => return Some(Step::Record(record)),
+                    Meaning::Copy => match as_counted(record, frame, &self.left, extents) {
+                        ScanRecord { kind: RecordKind::MOVED, .. } => continue,
+                        counted => return Some(Step::Record(counted)),
+                    },
                     Meaning::Nothing => continue,
                     Meaning::Batch(list) => {
                         let place = (offset, done);
@@ -331,6 +356,11 @@ impl Scanner {
             let place = ScanPlace { shard: self.setup.shard, frame: number, slot };
             // What was read of an extent that somebody else claimed meanwhile is theirs.
             let is_there = extents.extent_at(frame.ordinal).is_some();
+            if !is_there && !extents.is_trimmed(frame.ordinal) {
+                let (ordinal, byte) = (frame.ordinal, geometry.byte_of(slot) + u64::from(offset));
+                self.leave(ordinal, byte, extents);
+                return None;
+            }
             let fault = if is_there { fault } else { Fault::Reclaimed };
             let damage = Damage { place, fault, resumed_at: None };
             if self.setup.on_damage == OnDamage::Stop {
@@ -415,6 +445,14 @@ impl Scanner {
             match looked {
                 Ok(Some(checked)) => return Ok(Look::Found(candidate, checked)),
                 Ok(None) => return Ok(Look::Need),
+                // Behind freed extents the scan does not know which frame is next, and may be at its limit.
+                Err(Fault::OtherFrame(Mismatch::Number { found }))
+                    if found >= self.limit.frames
+                        && (self.next.number.is_none() || self.is_behind_gap(candidate, extents)) =>
+                {
+                    self.has_jumped = true;
+                    return Ok(Look::End);
+                }
                 Err(fault) => {
                     self.tried.get_or_insert_with(|| (candidate.slot, fault.clone()));
                     let is_worse = worst.as_ref().is_none_or(|(_, other)| weight(&fault) > weight(other));
@@ -438,6 +476,7 @@ impl Scanner {
         let is_beginning = self.next.slot.is_none() && self.next.number.is_none();
         if is_beginning && extents.extent_at(self.next.ordinal).is_none() {
             self.next.ordinal = extents.ordinal_after(self.next.ordinal).unwrap_or(self.next.ordinal);
+            self.has_jumped = true;
         }
     }
 
@@ -545,7 +584,7 @@ impl Scanner {
             return Err(self.lose_frame(candidate, checked, candidate.slot, fault));
         }
         if self.resume > 0 {
-            frame.offset = (self.resume as usize).max(frame.offset);
+            frame.skip_to(self.setup.geometry.byte_of(header.base_slot) + u64::from(self.resume));
         }
         if let Some(byte) = self.skip_to.take() {
             frame.skip_to(byte);
@@ -584,6 +623,10 @@ impl Scanner {
         self.tried = None;
         self.last_term = checked.header.term;
         self.last_slots = checked.header.slots(geometry);
+        if self.next.slot.is_some() && candidate.ordinal != self.next.ordinal {
+            self.left.entry(self.next.ordinal).or_insert(u64::MAX);
+            self.has_jumped |= candidate.ordinal.0 > self.next.ordinal.0 + 1;
+        }
         self.next = Next {
             ordinal: candidate.ordinal,
             slot: Some(end),
@@ -643,7 +686,12 @@ impl Scanner {
     fn next_slot_to_search(&mut self, extents: &impl ExtentSequence) -> Option<Candidate> {
         let last = self.limit.last_extent(&self.setup.geometry);
         loop {
-            let extent = extents.extent_at(self.next.ordinal)?;
+            let Some(extent) = extents.extent_at(self.next.ordinal) else {
+                let ordinal = extents.ordinal_after(self.next.ordinal)?;
+                self.next = Next { ordinal, slot: None, ..self.next };
+                self.has_jumped = true;
+                continue;
+            };
             let first = self.setup.geometry.first_frame_slot(extent.extent);
             let slot = self.next.slot.unwrap_or(first);
             if slot >= first && slot < self.readable_end(extent) {
@@ -735,15 +783,4 @@ impl Scanner {
 
 const fn place_of(ordinal: ExtentOrdinal, record: &ScanRecord) -> LogPlace {
     LogPlace { ordinal, byte: record.address.byte() }
-}
-
-/// Of two places that could hold the next frame and do not: the one that looks more like damage.
-const fn weight(fault: &Fault) -> u8 {
-    match fault {
-        Fault::Header(FrameError::Absent | FrameError::NotAFrame) => 0,
-        Fault::OtherFrame(Mismatch::Foreign { .. } | Mismatch::Stale { .. } | Mismatch::Number { .. }) => 1,
-        Fault::OlderTerm => 1,
-        Fault::OtherFrame(_) => 2,
-        _ => 3,
-    }
 }

@@ -36,11 +36,14 @@ pub(super) enum Lookup {
 pub(super) struct Window {
     geometry: Geometry,
     chunks: VecDeque<(Run, Chunk)>,
+    /// Runs that were asked for and are no longer wanted. None that begins where one of them does is asked for before
+    /// that has come: the extent may be another one by then.
+    unwanted: Vec<SlotIndex>,
 }
 
 impl Window {
     pub(super) const fn new(geometry: Geometry) -> Self {
-        Self { geometry, chunks: VecDeque::new() }
+        Self { geometry, chunks: VecDeque::new(), unwanted: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -48,7 +51,17 @@ impl Window {
     }
 
     pub(super) fn clear(&mut self) {
-        self.chunks.clear();
+        self.let_go(self.chunks.len());
+    }
+
+    fn let_go(&mut self, count: usize) {
+        let asked = self.chunks.drain(..count).filter(|(_, chunk)| matches!(chunk, Chunk::Asked));
+        self.unwanted.extend(asked.map(|(run, _)| run.slot));
+    }
+
+    fn is_unwanted(&mut self, slot: SlotIndex) -> bool {
+        let known = self.unwanted.iter().position(|unwanted| *unwanted == slot);
+        known.map(|index| self.unwanted.swap_remove(index)).is_some()
     }
 
     pub(super) fn plan(&mut self, run: Run) {
@@ -58,6 +71,9 @@ impl Window {
     /// The first run that was planned and not asked for; it counts as asked for from now on.
     pub(super) fn ask(&mut self) -> Option<Run> {
         let (run, chunk) = self.chunks.iter_mut().find(|(_, chunk)| matches!(chunk, Chunk::Planned))?;
+        if self.unwanted.contains(&run.slot) {
+            return None;
+        }
         *chunk = Chunk::Asked;
         Some(*run)
     }
@@ -84,6 +100,9 @@ impl Window {
     /// The bytes of a read that was asked for. Others are ignored: the scan has moved on meanwhile.
     pub(super) fn supply(&mut self, slot: SlotIndex, bytes: Bytes) {
         let slot_bytes = self.geometry.slot_bytes();
+        if self.is_unwanted(slot) {
+            return;
+        }
         match self.asked(slot) {
             Some((_, (run, chunk))) if bytes.len() as u64 == run.slots * slot_bytes => {
                 *chunk = Chunk::Here(bytes)
@@ -94,6 +113,9 @@ impl Window {
 
     /// A run that was asked for and could not be started: it will be asked for again.
     pub(super) fn take_back(&mut self, slot: SlotIndex) {
+        if self.is_unwanted(slot) {
+            return;
+        }
         if let Some((_, (_, chunk))) = self.asked(slot) {
             *chunk = Chunk::Planned;
         }
@@ -101,6 +123,9 @@ impl Window {
 
     /// A read that failed. A slot that cannot be read must not hide its neighbours, so the halves are tried.
     pub(super) fn fail(&mut self, slot: SlotIndex, error: ReadError) {
+        if self.is_unwanted(slot) {
+            return;
+        }
         let Some((index, (run, chunk))) = self.asked(slot) else { return };
         if run.slots <= 1 {
             *chunk = Chunk::Failed(error);
@@ -123,8 +148,8 @@ impl Window {
     /// Lets go of what is before `slot`.
     pub(super) fn discard_before(&mut self, slot: SlotIndex) {
         match self.chunks.iter().position(|(run, _)| run.contains(slot)) {
-            Some(index) => drop(self.chunks.drain(..index)),
-            None if self.chunks.back().is_some_and(|(run, _)| run.end() == slot) => self.chunks.clear(),
+            Some(index) => self.let_go(index),
+            None if self.chunks.back().is_some_and(|(run, _)| run.end() == slot) => self.clear(),
             None => {}
         }
     }

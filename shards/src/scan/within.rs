@@ -20,6 +20,8 @@ pub(super) enum Meaning {
     Large(Manifest),
     /// It is not for them.
     Nothing,
+    /// Give it to them if it counts.
+    Copy,
     /// The records of a batch come here.
     Batch(Manifest),
     /// It has no meaning.
@@ -30,6 +32,7 @@ pub(super) enum Meaning {
 pub(super) fn meaning(record: &ScanRecord) -> Meaning {
     match record.kind {
         RecordKind::DATA => Meaning::Give,
+        RecordKind::MOVED => Meaning::Copy,
         RecordKind::BATCH_COMMIT if record.flags == RecordFlags::NONE => {
             Manifest::decode_root(&record.payload, ManifestOf::Batch)
                 .map_or_else(Meaning::Bad, Meaning::Batch)

@@ -17,6 +17,7 @@ impl ShardOwner {
             return;
         }
         self.refuse_requests();
+        self.set_hope(false);
         let last = self.ring.close();
         // Whoever waits for room has to hear that there will be none; no completion may be left to say so.
         if !mutant::is_active(Mutant::CloseWakesNobody) {
@@ -79,6 +80,7 @@ impl ShardOwner {
                 }
                 // The extent stays withdrawn; the next open finds it free.
                 (Some(Purpose::Discard(_)), _) => {}
+                (Some(Purpose::Clean(_)), _) => self.clean_read_taken_back(),
                 _ => self.next_extent = NextExtent::Idle,
             }
         }
@@ -89,6 +91,7 @@ impl ShardOwner {
         if self.shared.health.fail(failure) {
             self.ring.close();
             self.refuse_requests();
+            self.set_hope(false);
             self.take_back_held();
             self.shared.written.wake_all();
             self.shared.durable.wake_all();

@@ -30,10 +30,16 @@ impl ShardOwner {
         let takes_reserve = self.context.extents.free_for_appends() == 0;
         if takes_reserve && (!self.space.wants_room || self.context.extents.free_count() == 0) {
             self.space.is_stuck = std::mem::take(&mut self.space.wants_room);
-            self.shared.is_starved.store(true, Ordering::Release);
-            // Appends that wait for room must hear that there will be none; also those that saw an extent which
-            // another shard has claimed since.
-            self.shared.room.publish(&mut self.woken);
+            if !std::mem::replace(&mut self.is_hungry, true) && self.context.cleaning.owner().is_some() {
+                // A shard of another core may have something to clean, and sleeps.
+                self.space.tell_all();
+            }
+            if self.is_starved() {
+                self.shared.is_starved.store(true, Ordering::Release);
+                // Appends that wait for room must hear that there will be none; also those that saw an extent which
+                // another shard has claimed since.
+                self.shared.room.publish(&mut self.woken);
+            }
             return lifted || self.space.is_stuck;
         }
         let Some(buffer) = self.context.headers.take(self.context.layout.geometry().slot_bytes() as usize)
@@ -46,9 +52,10 @@ impl ShardOwner {
             return false;
         };
         self.space.wants_room = false;
+        self.is_hungry = false;
         // Before rotations find it: what is left belongs to control records and cleaning.
         self.shared.ring().restrict(takes_reserve);
-        self.shared.is_starved.store(takes_reserve, Ordering::Release);
+        self.settle_starvation();
         self.claim_from = claim.extent;
         self.write_extent_header(device, claim, ordinal, buffer);
         true
@@ -62,18 +69,45 @@ impl ShardOwner {
             return false;
         }
         ring.restrict(false);
-        self.shared.is_starved.store(false, Ordering::Release);
+        self.settle_starvation();
         self.shared.room.publish(&mut self.woken);
         true
+    }
+
+    /// Appends that find no room wait as long as cleaning may make some; else the store is full.
+    fn is_starved(&self) -> bool {
+        let is_short = self.is_hungry || self.shared.ring().is_restricted();
+        is_short && !self.context.cleaning.has_hope()
+    }
+
+    pub(super) fn is_wrong_about_room(&self) -> bool {
+        self.is_starved() != self.shared.is_starved.load(Ordering::Acquire)
+    }
+
+    /// Those who wait for room must hear that there will be none.
+    pub(super) fn settle_starvation(&mut self) -> bool {
+        if !self.is_wrong_about_room() {
+            return false;
+        }
+        let is_starved = self.is_starved();
+        self.shared.is_starved.store(is_starved, Ordering::Release);
+        if is_starved {
+            self.shared.room.publish(&mut self.woken);
+        }
+        true
+    }
+
+    pub(super) const fn is_claiming(&self) -> bool {
+        matches!(self.next_extent, NextExtent::Writing(..))
     }
 
     /// True if the store was full and has room again.
     pub(super) fn can_be_fed(&self) -> bool {
         let extents = &self.context.extents;
-        let is_starved = self.shared.is_starved.load(Ordering::Acquire) && !self.is_closing;
+        let is_short = (self.is_hungry || self.shared.ring().is_restricted()) && !self.is_closing;
         let can_claim = matches!(self.next_extent, NextExtent::Idle) && extents.free_for_appends() > 0;
         let can_lift = self.shared.ring().is_restricted() && extents.free_count() >= extents.reserve().max(1);
-        is_starved && ((can_claim && self.ring.needs_spare()) || can_lift)
+        is_short && ((can_claim && self.ring.needs_spare()) || can_lift)
     }
 
     /// An extent that recovery found claimed and empty, behind the one in use.
@@ -138,8 +172,8 @@ impl ShardOwner {
     pub(super) fn offer(&mut self, claim: Claim) {
         self.ring.offer_spare(claim);
         self.space.wants_room = false;
-        let is_restricted = self.shared.ring().is_restricted();
-        self.shared.is_starved.store(is_restricted, Ordering::Release);
+        self.is_hungry = false;
+        self.settle_starvation();
         self.recycle_written();
         self.shared.room.publish(&mut self.woken);
     }

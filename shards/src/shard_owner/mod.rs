@@ -3,6 +3,7 @@
 //! Frames are submitted in order, complete in any order, and are recycled in order. A frame in flight moves
 //! `Writing -> Written`, and leaves the list when its buffer is recycled.
 
+mod cleaning;
 mod completion;
 mod durability;
 mod ending;
@@ -13,11 +14,12 @@ mod space;
 mod submission;
 
 pub(crate) use reading::InMemory;
-pub use space::{CheckpointPlace, SealedExtent, SpaceAsk, SpaceDone, SpaceRefusal, SpaceStart};
+pub use space::{CheckpointPlace, Move, SealedExtent, SpaceAsk, SpaceDone, SpaceRefusal, SpaceStart};
 
-use self::{durability::Unsynced, space::Space};
+use self::{cleaning::Cleaner, durability::Unsynced, space::Space};
 use crate::sync::Ordering;
 use crate::{
+    cleaning::Cleaning,
     device::{Device, Instant, Operation, Token},
     extents::{Claim, ExtentTable},
     failure::SyncFailures,
@@ -86,6 +88,8 @@ pub struct ShardContext {
     pub quiet: Option<Duration>,
     /// Freed extents are discarded on their device.
     pub discard: bool,
+    /// Who knows what is wanted, and when to clean.
+    pub cleaning: Arc<Cleaning>,
     /// A part-filled frame is sealed this long after its owner first saw it. `None`: only when somebody waits.
     pub linger: Option<Duration>,
 }
@@ -151,6 +155,9 @@ pub struct ShardOwner {
     syncing: Unsynced,
     linger_since: Option<(FrameNumber, Instant)>,
     space: Space,
+    cleaner: Cleaner,
+    /// There was no extent for it to claim.
+    is_hungry: bool,
     is_closing: bool,
     woken: Vec<Waker>,
 }
@@ -221,6 +228,8 @@ impl ShardOwner {
             syncing: Unsynced::default(),
             linger_since: None,
             space,
+            cleaner: Cleaner::default(),
+            is_hungry: false,
             is_closing: false,
             woken: Vec::new(),
         }
@@ -241,7 +250,9 @@ impl ShardOwner {
         progress |= self.pump_quiet(device);
         progress |= self.pump_space();
         progress |= self.pump_discards(device);
+        progress |= self.pump_cleaning(device);
         progress |= self.prepare_extent(device);
+        progress |= self.settle_starvation();
         progress |= self.seal_what_is_asked(device, is_syncing);
         while self.submit_next(device) {
             progress = true;
@@ -262,6 +273,8 @@ impl ShardOwner {
         let is_ready = has_place && self.may_submit() && next.is_handed_over() && !next.is_flushing();
         self.wants_seal(is_syncing)
             || self.can_be_fed()
+            || self.is_wrong_about_room()
+            || self.has_cleaning()
             || if self.held.is_empty() { is_ready } else { has_room }
     }
 }

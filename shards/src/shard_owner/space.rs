@@ -18,6 +18,7 @@ use crate::{
         control::{Control, Cursor, ExtentFacts, FreedExtent, LogPlace},
         frame::FrameHeader,
         manifest::Manifest,
+        moved::{MovedGroup, Origin},
         record::{RecordFlags, RecordKind},
     },
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, SlotIndex},
@@ -42,6 +43,26 @@ pub struct CheckpointPlace {
     pub frame: FrameNumber,
 }
 
+/// An extent whose cleaning has begun: what counts of it is still in it, but records before a place were copied or
+/// found dead. It is never begun again, for both copies would count once it is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The extent.
+    pub origin: Origin,
+    /// Records before this byte of the store are done.
+    pub up_to: u64,
+    /// The last group of copies; each leads to the one before.
+    pub last: Option<Address>,
+}
+
+impl Move {
+    /// The record that says so again, for a checkpoint.
+    const fn repeated(&self) -> MovedGroup {
+        let Self { origin, up_to, last } = *self;
+        MovedGroup { origin, from: up_to, up_to, previous: last, records: Vec::new() }
+    }
+}
+
 /// What recovery found of a shard's space, for its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpaceStart {
@@ -57,6 +78,8 @@ pub struct SpaceStart {
     pub over: OverNotes,
     /// What is to be done for such batches before anything else.
     pub unresolved: Vec<Unresolved>,
+    /// Extents whose cleaning was under way.
+    pub moves: Vec<Move>,
 }
 
 /// What is asked of a shard about its space.
@@ -169,6 +192,8 @@ pub(super) struct Space {
     trim: LogPlace,
     cursors: BTreeMap<String, Cursor>,
     pub(super) checkpoint: Option<CheckpointPlace>,
+    /// Extents whose cleaning is under way.
+    pub(super) moves: Vec<Move>,
     writing: Option<Writing>,
     /// Bytes of the log since the last checkpoint.
     since: u64,
@@ -202,6 +227,7 @@ impl Space {
             unresolved: start.unresolved.into(),
             cursors: start.cursors.into_iter().map(|cursor| (cursor.name.clone(), cursor)).collect(),
             checkpoint: start.checkpoint,
+            moves: start.moves,
             writing: None,
             since: 0,
             requests: VecDeque::new(),
@@ -231,6 +257,25 @@ impl Space {
     /// The last extent that holds frames.
     fn last_with_frames(&self) -> Option<ExtentOrdinal> {
         self.live.keys().next_back().copied()
+    }
+
+    /// What is known of an extent.
+    pub(super) fn extent(&self, ordinal: ExtentOrdinal) -> Option<ExtentFacts> {
+        self.live.get(&ordinal).copied()
+    }
+
+    pub(super) fn has_extent(&self, ordinal: ExtentOrdinal) -> bool {
+        self.live.contains_key(&ordinal)
+    }
+
+    /// Where the slowest cursor stands.
+    pub(super) fn slowest_cursor(&self) -> Option<ExtentOrdinal> {
+        self.cursors.values().map(|cursor| cursor.place.ordinal).min()
+    }
+
+    /// Makes the core wake all others: what they wait for may have changed.
+    pub(super) const fn tell_all(&mut self) {
+        self.released += 1;
     }
 
     /// True if an extent before `ordinal` may be freed by a record that is appended now.
@@ -280,7 +325,7 @@ impl ShardOwner {
         true
     }
 
-    fn is_freeing(&self, ordinal: ExtentOrdinal) -> bool {
+    pub(super) fn is_freeing(&self, ordinal: ExtentOrdinal) -> bool {
         self.space.requests.iter().any(|request| matches!(request, Request::Free(other) if *other == ordinal))
     }
 
@@ -362,14 +407,13 @@ impl ShardOwner {
         progress
     }
 
-    /// A frame was submitted.
-    pub(super) fn note_frame(&mut self, header: &FrameHeader) {
+    /// A frame was submitted. True if it is the first of its extent.
+    pub(super) fn note_frame(&mut self, header: &FrameHeader) -> bool {
         let geometry = self.context.layout.geometry();
         let (ordinal, base, used) = (self.last_ordinal, header.base_slot, u64::from(header.used_bytes));
         let extent = geometry.extent_of(base);
-        if !self.space.live.contains_key(&ordinal)
-            && let Some(before) = self.space.last_with_frames()
-        {
+        let is_first = !self.space.live.contains_key(&ordinal);
+        if is_first && let Some(before) = self.space.last_with_frames() {
             self.shared.note_frames_end(before, header.number);
         }
         let begun = || ExtentFacts::begun_by(ordinal, extent, header);
@@ -378,6 +422,7 @@ impl ShardOwner {
         if let Some(writing) = self.space.writing.as_mut().filter(|writing| writing.covers == header.number) {
             writing.start = Some((base, ordinal));
         }
+        is_first
     }
 
     /// What an earlier open left to do for batches over several shards.

@@ -7,7 +7,7 @@ use crate::{
     format::{
         control::Control,
         frame::FrameHeader,
-        record::{ControlKind, RecordHeader, RecordKind, summarise_body},
+        record::{BodySummary, ControlKind, RecordHeader, RecordKind, summarise_body},
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES},
@@ -37,10 +37,11 @@ impl ShardOwner {
             return false;
         }
         let slots = self.context.layout.geometry().slots_for(sealed.used_bytes);
-        let Some((slice, header, has_news)) = self.finish_frame(&sealed, base) else { return false };
+        let Some((slice, header, summary)) = self.finish_frame(&sealed, base) else { return false };
         self.count_submission(&sealed, slots);
-        self.note_frame(&header);
-        self.space.quiet.note_frame(&header, has_news, self.space.checkpoint.as_ref());
+        let is_first = self.note_frame(&header);
+        self.note_contents(self.last_ordinal, is_first, &summary);
+        self.space.quiet.note_frame(&header, summary.has_news, self.space.checkpoint.as_ref());
         self.flights.push_back(Flight {
             frame: sealed.number,
             base,
@@ -96,7 +97,7 @@ impl ShardOwner {
         &mut self,
         sealed: &SealedFrame,
         base: SlotIndex,
-    ) -> Option<(RegionSlice, FrameHeader, bool)> {
+    ) -> Option<(RegionSlice, FrameHeader, BodySummary)> {
         let extent = self.context.layout.geometry().extent_of(base);
         let mut header = FrameHeader {
             store: self.context.store,
@@ -117,8 +118,7 @@ impl ShardOwner {
             unix_ns: unix_ns(),
         };
         let used = sealed.used_bytes as usize;
-        let (mut link, mut has_news) = (None, false);
-        let mut notes = Vec::new();
+        let (mut found, mut notes) = (None, Vec::new());
         let slice = self.ring.freeze(sealed, |bytes| {
             if !mutant::is_active(Mutant::PaddingNotCleared) {
                 bytes[used..].fill(0);
@@ -127,14 +127,13 @@ impl ShardOwner {
                 (header.records, header.records_digest) = (summary.records, summary.digest);
                 header.has_control = summary.has_control;
                 header.lists_from = summary.lists_from;
-                has_news = summary.has_news;
                 if summary.has_control {
                     notes = batch_notes(&bytes[FRAME_HEADER_BYTES as usize..used]);
                 }
-                link = Some(header.encode(bytes));
+                found = Some((header.encode(bytes), summary));
             }
         });
-        let Some(link) = link else {
+        let Some((link, summary)) = found else {
             let (shard, frame) = (self.shared.id(), sealed.number);
             self.fail(ShardFailure::MalformedFrame { shard, frame });
             return None;
@@ -142,7 +141,7 @@ impl ShardOwner {
         notes.iter().for_each(|note| self.space.over.take(note));
         self.link = link;
         self.shared.counters().records.fetch_add(u64::from(header.records), Ordering::Relaxed);
-        Some((slice, header, has_news))
+        Some((slice, header, summary))
     }
 
     pub(super) fn count_submission(&self, sealed: &SealedFrame, slots: u64) {

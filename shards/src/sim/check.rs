@@ -131,6 +131,9 @@ pub(super) fn compare(
             oracle.check_space(shard)?;
         }
         view.check_contents(oracle, shard)?;
+        if view.is_honest() {
+            view.check_scan(oracle, shard)?;
+        }
     }
     if !disks.iter().any(has_lie) {
         oracle.check_overs(report)?;
@@ -140,9 +143,11 @@ pub(super) fn compare(
 
 mod lists;
 
-struct View<'a> {
-    disks: &'a [Image],
-    superblock: &'a Superblock,
+pub(super) use lists::Extents;
+
+pub(super) struct View<'a> {
+    pub disks: &'a [Image],
+    pub superblock: &'a Superblock,
 }
 
 impl View<'_> {
@@ -240,7 +245,9 @@ impl View<'_> {
         let mut end = None;
         let kept: HashSet<_> = found.extents.iter().map(|extent| extent.ordinal).collect();
         for number in 0..found.next_frame.0 {
-            let is_gone = oracle.may_be_gone(found.shard, FrameNumber(number));
+            let number_of = FrameNumber(number);
+            let is_gone = oracle.may_be_gone(found.shard, number_of)
+                || oracle.is_cleaned_out(usize::from(found.shard.0), number_of);
             let shard = &oracle.shards[usize::from(found.shard.0)];
             let ordinal = shard.frames.get(number as usize).and_then(|frame| frame.ordinal);
             if is_gone && ordinal.is_some_and(|ordinal| !kept.contains(&ordinal)) {

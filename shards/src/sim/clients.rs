@@ -1,6 +1,7 @@
 //! Those who use the store: each does one thing at a time, and sleeps until the store wakes it.
 
 use super::{
+    cleaning::release,
     device::{SharedWorld, lock},
     faults::Fault,
     image::Taint,
@@ -214,6 +215,13 @@ impl<'life> Client<'life> {
             return Ok(());
         }
         self.work_left -= 1;
+        if let Some(index) = oracle.index.clone().filter(|_| self.random.one_in(3)) {
+            for _ in 0..1 + self.random.below(8) {
+                let Some(id) = index.pick(&mut self.random) else { break };
+                let length = u64::from(oracle.records[id as usize].length);
+                release(&index, scene.directory, &oracle.geometry, id, length);
+            }
+        }
         let shards = &scene.directory.shards;
         let shard: &'life Shard = &shards[self.random.index(shards.len())];
         if self.is_bulk && self.random.one_in(8) {
@@ -223,11 +231,20 @@ impl<'life> Client<'life> {
             };
         }
         if self.is_bulk {
-            let length = record_bytes_max(scene.buffer_bytes) as usize - self.random.index(3000);
+            // Records that fill a buffer are not moved.
+            let part = if oracle.index.is_some() { 4 } else { 1 };
+            let length = record_bytes_max(scene.buffer_bytes) as usize / part - self.random.index(3000);
             return self.append(shard, length, oracle);
         }
         let length = self.length(scene);
-        match self.random.below(24) {
+        let what = self.random.below(24);
+        // Extents with parts of either are not cleaned.
+        let what = if oracle.index.is_some() && !(18..22).contains(&what) && !self.random.one_in(8) {
+            what % 10
+        } else {
+            what
+        };
+        match what {
             22..=23 => self.begin_over(scene, oracle),
             20..=21 => self.ask(scene, oracle),
             0..=6 => self.append(shard, length, oracle),
@@ -429,7 +446,9 @@ impl<'life> Client<'life> {
         let ordinal = extents.ordinal(address.extent(&oracle.geometry)).unwrap_or_default();
         let place = LogPlace { ordinal, byte: address.byte() };
         let name = self.name.clone();
-        let ask = match self.random.below(8) {
+        // Cursors keep what is behind them from being cleaned, and marks leave nothing to clean.
+        let kinds = if oracle.index.is_some() && !self.random.one_in(4) { 1 } else { 8 };
+        let ask = match self.random.below(kinds) {
             0 => SpaceAsk::Checkpoint,
             1..=2 => SpaceAsk::SetCursor(Cursor { name, place, address }),
             3 => SpaceAsk::RemoveCursor(name),
@@ -565,8 +584,8 @@ fn explained(error: &ReadError, id: u64, scene: &Scene<'_>, oracle: &Oracle) -> 
         };
     }
     if let ReadError::Reclaimed { address } = error
-        && oracle.may_be_reclaimed(record.shard, *address)
-        && !oracle.is_wanted(&record)
+        && ((oracle.may_be_reclaimed(record.shard, *address) && !oracle.is_wanted(&record))
+            || oracle.may_have_moved(id, *address))
     {
         return Ok(());
     }

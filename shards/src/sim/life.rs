@@ -47,7 +47,13 @@ pub(super) struct Course {
 }
 
 impl Course {
-    pub(super) fn draw(random: &mut Random, probe_one_in: u64, seed: u64) -> Self {
+    pub(super) fn draw(random: &mut Random, probe_one_in: u64, seed: u64, cleans: bool) -> Self {
+        let course = Self::draw_plain(random, probe_one_in, seed);
+        // What is to be cleaned has to be written first.
+        if cleans { Self { work: 4 * course.work, ..course } } else { course }
+    }
+
+    fn draw_plain(random: &mut Random, probe_one_in: u64, seed: u64) -> Self {
         Self {
             clients: 1 + random.index(5),
             work: random.pick(&[5, 20, 40, 80, 160]),
@@ -399,6 +405,7 @@ impl Life<'_> {
                 return Err(format!("P5: a write of {shard:?} failed, and it runs on"));
             }
         }
-        self.scene.directory.shards.iter().try_for_each(|shard| self.oracle.observe(shard))
+        self.scene.directory.shards.iter().try_for_each(|shard| self.oracle.observe(shard))?;
+        self.oracle.check_relocations()
     }
 }

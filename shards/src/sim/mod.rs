@@ -6,6 +6,7 @@
 
 mod case;
 mod check;
+mod cleaning;
 mod clients;
 mod cutting;
 mod device;

@@ -1,7 +1,8 @@
 //! From disks to running cores, by the code that opens real stores.
 
 use super::{
-    check::{HOW, compare, superblock_of},
+    check::{HOW, View, compare, superblock_of},
+    cleaning,
     device::{Alarm, Disks, SharedWorld, SimDevice, lock},
     disk::Crash,
     faults::Fault,
@@ -10,6 +11,7 @@ use super::{
     world::Stopped,
 };
 use crate::{
+    cleaning::{Cleaning, CleaningOptions},
     core::{Core, CoreSetup},
     device::Device,
     directory::{CoreHandle, Directory},
@@ -39,13 +41,20 @@ pub(super) struct Options {
     checkpoint_bytes: u64,
     quiet: Option<Duration>,
     discard: bool,
+    /// In a case with cleaning; in a life without it, what is under way has to be kept.
+    cleans: bool,
+    cleaning: CleaningOptions,
     depth: usize,
     mailbox: usize,
 }
 
 impl Options {
     pub(super) fn draw(random: &mut Random) -> Self {
+        // Apart, so that cases without cleaning are what they were before there was any.
+        let mut apart = random.clone().fork();
         Self {
+            cleans: !apart.one_in(5),
+            cleaning: cleaning::draw(&mut apart),
             cores: random.pick(&[1, 1, 2, 2, 3]),
             buffer_bytes: BUFFER_BYTES_MIN << random.pick(&[0, 0, 0, 1]),
             buffers: RING_BUFFERS_MIN << random.pick(&[0, 0, 0, 1]),
@@ -137,7 +146,12 @@ pub(super) fn open(
     }
     oracle.resume_overs(&prepared.report);
     oracle.superblock_sequence = prepared.superblock.sequence;
-    build(world, prepared, options)
+    oracle.rebuild_index(&View { disks: &seen, superblock: &before }, &prepared.report);
+    let cleaning = Arc::new(Cleaning::new(options.cleaning));
+    if let Some(index) = oracle.index.clone().filter(|_| options.cleans) {
+        cleaning.turn_on(index);
+    }
+    build(world, prepared, options, &cleaning)
 }
 
 fn explain(world: &SharedWorld, error: PrepareError<Stopped>) -> Result<Closed, String> {
@@ -157,12 +171,13 @@ fn build(
     world: &SharedWorld,
     prepared: Prepared,
     options: &Options,
+    cleaning: &Arc<Cleaning>,
 ) -> Result<Opened, Result<Closed, String>> {
     lock(world).is_serialised = options.order == FrameOrder::Serialised;
     lock(world).ready = (0..options.cores).map(|_| Vec::new()).collect();
     let mut parts = Vec::new();
     for core in 0..options.cores {
-        parts.push(start(world, &prepared, options, core).map_err(|error| {
+        parts.push(start(world, &prepared, options, cleaning, core).map_err(|error| {
             let world = lock(world);
             match error {
                 OpenShardError::Broken(_) if world.is_crashed => Ok(Closed::Crashed),
@@ -195,6 +210,7 @@ fn start(
     world: &SharedWorld,
     prepared: &Prepared,
     options: &Options,
+    cleaning: &Arc<Cleaning>,
     core: u32,
 ) -> Result<SimCore, OpenShardError> {
     let alarm = Arc::new(Alarm::default());
@@ -216,6 +232,7 @@ fn start(
         checkpoint_bytes: options.checkpoint_bytes,
         quiet: options.quiet,
         discard: options.discard,
+        cleaning: Arc::clone(cleaning),
         linger: options.linger,
     };
     let ring = RingOptions {

@@ -11,7 +11,8 @@ use crate::{
     watermark::Watermarks,
 };
 
-use super::{over::Over, space::SpaceHistory};
+use super::{cleaning::Index, over::Over, space::SpaceHistory};
+use std::sync::Arc;
 
 /// Rings are far shorter.
 const FRAMES_AHEAD_MAX: u64 = 10_000;
@@ -94,6 +95,8 @@ pub(super) struct Oracle {
     pub owed: Vec<(BatchId, ShardId)>,
     /// The superblock that was last known to be durable.
     pub superblock_sequence: u64,
+    /// Of a case with cleaning.
+    pub index: Option<Arc<Index>>,
 }
 
 impl Oracle {
@@ -110,6 +113,7 @@ impl Oracle {
             overs: Vec::new(),
             owed: Vec::new(),
             superblock_sequence: 0,
+            index: None,
         }
     }
 
@@ -155,6 +159,9 @@ impl Oracle {
         self.clock += 1;
         record.placed_at = self.clock;
         self.shards[usize::from(record.shard.0)].frame_mut(placed.frame).records.push(id);
+        if let Some(index) = &self.index {
+            index.learn(id, placed.address);
+        }
         Ok(())
     }
 
@@ -230,7 +237,11 @@ impl Oracle {
     fn is_live(&self, shard: ShardId, frame: FrameNumber) -> bool {
         let history = &self.shards[usize::from(shard.0)];
         let known = history.frames.get(frame.0 as usize);
-        known.is_some_and(|frame| frame.header.is_some() && !history.space.may_be_gone(frame.ordinal))
+        known.is_some_and(|known| {
+            known.header.is_some()
+                && !history.space.may_be_gone(known.ordinal)
+                && !self.is_cleaned_out(usize::from(shard.0), frame)
+        })
     }
 
     /// A life begins behind `next` of a shard: what is behind it is gone for ever.

@@ -111,6 +111,7 @@ impl World {
             checkpoint_bytes: crate::limits::CHECKPOINT_BYTES_DEFAULT,
             quiet: options.quiet,
             discard: false,
+            cleaning: Arc::default(),
             linger: options.linger,
             sync_failures: Arc::default(),
         };

@@ -24,9 +24,11 @@ impl ShardOwner {
             cursors,
         };
         let most = self.shared.ring().payload_bytes_max() as usize;
-        let parts = whole.split(most).into_iter().map(Control::Checkpoint);
+        // Behind what it covers, so that recovery meets how far cleaning has come.
+        let moves = self.space.moves.iter().map(|it| Control::Moved(it.repeated()));
+        let listed = whole.split(most).into_iter().map(Control::Checkpoint);
         // Recovery takes these wherever it meets them, and it begins before them.
-        let parts = parts.chain(self.space.over.records()).map(|control| control.encode()).collect();
+        let parts = moves.chain(listed).chain(self.space.over.records()).map(|it| it.encode()).collect();
         let had_news = self.space.quiet.checkpoint_begins();
         let (covers, last) = (whole.covers, whole.covers);
         self.space.writing = Some(Writing { covers, start: None, parts, last, wants_mark, had_news });

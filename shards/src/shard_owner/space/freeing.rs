@@ -20,6 +20,8 @@ impl ShardOwner {
     ) {
         for victim in &victims {
             self.space.live.remove(&victim.ordinal);
+            // From here on the copies count, if there are any.
+            self.space.moves.retain(|it| it.origin.ordinal != victim.ordinal);
         }
         self.oldest = self.space.oldest().unwrap_or(self.last_ordinal);
         let done = self.space_done(victims.len() as u64);

@@ -28,7 +28,7 @@ pub(super) fn root_of(view: &RecordView<'_>) -> Option<ManifestOf> {
     }
 }
 
-struct Extents<'a>(&'a RecoveredShard);
+pub(in crate::sim) struct Extents<'a>(pub(in crate::sim) &'a RecoveredShard);
 
 impl ExtentSequence for Extents<'_> {
     fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent> {
@@ -117,7 +117,7 @@ impl View<'_> {
         }
     }
 
-    fn slots(&self, run: Run) -> Bytes {
+    pub(in crate::sim) fn slots(&self, run: Run) -> Bytes {
         let slot_bytes = self.superblock.geometry.slot_bytes();
         let mut bytes = vec![0; (run.slots * slot_bytes) as usize];
         for (index, slot) in bytes.chunks_mut(slot_bytes as usize).enumerate() {

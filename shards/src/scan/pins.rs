@@ -1,0 +1,141 @@
+//! Scans that run beside cleaning.
+//!
+//! A scan tells copies of what it has seen by the extent that they are copies of. That is enough as long as no record is
+//! moved twice while the scan runs; so extents that were written since it began are not cleaned before it ends.
+
+use crate::{ids::ExtentOrdinal, limits::SCAN_PIN_MS_MAX, shard::Shard};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// One that has not read anything for so long does not count any more.
+const LAPSE: Duration = Duration::from_millis(SCAN_PIN_MS_MAX);
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// From which ordinal on nothing is cleaned, and when the scan last read.
+    pins: BTreeMap<u64, (ExtentOrdinal, Instant)>,
+    /// Where the first copies of the extent went that is being cleaned.
+    copies: Option<ExtentOrdinal>,
+    /// Those who keep cleaning from freeing anything.
+    holds: u64,
+    /// How often an extent with copies was given up to be freed.
+    freed: u64,
+}
+
+/// The scans of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct ScanPins(Mutex<State>);
+
+impl ScanPins {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Extents from here on are not to be cleaned.
+    pub(crate) fn first(&self) -> Option<ExtentOrdinal> {
+        let state = self.state();
+        if state.holds > 0 {
+            return Some(ExtentOrdinal(0));
+        }
+        let current = state.pins.values().filter(|(_, read)| read.elapsed() < LAPSE);
+        current.map(|(ordinal, _)| *ordinal).min()
+    }
+
+    /// The first copies of an extent went there; `None`: all of it was freed.
+    pub(crate) fn note_copies(&self, ordinal: Option<ExtentOrdinal>) {
+        let copies = &mut self.state().copies;
+        *copies = ordinal.map(|ordinal| copies.map_or(ordinal, |known| known.min(ordinal)));
+    }
+
+    /// True if an extent may be freed whose copies are durable; it counts as freed from now on.
+    pub(crate) fn may_free(&self) -> bool {
+        let mut state = self.state();
+        let is_free = state.holds == 0;
+        state.freed += u64::from(is_free);
+        is_free
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.state().holds > 0
+    }
+
+    /// How often an extent was given up since the store was opened.
+    pub(crate) fn freed(&self) -> u64 {
+        self.state().freed
+    }
+}
+
+/// Keeps cleaning from freeing extents of a shard, until it is dropped.
+#[derive(Debug)]
+pub struct CleaningHold(Arc<Shard>);
+
+impl CleaningHold {
+    /// What is freed from now on had all of its copies written before.
+    #[must_use]
+    pub fn new(shard: &Arc<Shard>) -> Self {
+        shard.scans().state().holds += 1;
+        Self(Arc::clone(shard))
+    }
+}
+
+impl Drop for CleaningHold {
+    fn drop(&mut self) {
+        self.0.scans().state().holds -= 1;
+        self.0.note_release();
+    }
+}
+
+/// A scan's mark in its shard; dropped with the scan.
+#[derive(Debug)]
+pub struct ScanPin {
+    shard: Arc<Shard>,
+    key: u64,
+}
+
+impl ScanPin {
+    /// From now on what is written to the shard is not cleaned.
+    #[must_use]
+    pub fn new(shard: &Arc<Shard>) -> Self {
+        let mut state = shard.scans().state();
+        let key = state.next;
+        state.next += 1;
+        let pin = (Self::place(shard, &state), Instant::now());
+        state.pins.insert(key, pin);
+        drop(state);
+        Self { shard: Arc::clone(shard), key }
+    }
+
+    fn place(shard: &Shard, state: &State) -> ExtentOrdinal {
+        // The extent that is written to, or the one before it.
+        let last = ExtentOrdinal(shard.ordinals().end.saturating_sub(2));
+        state.copies.map_or(last, |copies| copies.min(last))
+    }
+
+    /// The scan goes on.
+    pub fn touch(&self) {
+        if let Some((_, read)) = self.shard.scans().state().pins.get_mut(&self.key) {
+            *read = Instant::now();
+        }
+    }
+
+    /// The scan has seen all that is written.
+    pub fn move_on(&self) {
+        let mut state = self.shard.scans().state();
+        let pin = (Self::place(&self.shard, &state), Instant::now());
+        state.pins.insert(self.key, pin);
+        drop(state);
+        self.shard.note_release();
+    }
+}
+
+impl Drop for ScanPin {
+    fn drop(&mut self) {
+        self.shard.scans().state().pins.remove(&self.key);
+        // There may be something to clean now.
+        self.shard.note_release();
+    }
+}

@@ -1,0 +1,326 @@
+//! Cleaning, one step in each turn: an extent of which much is dead is read, its live records are copied to the end of
+//! the log, and then it is freed.
+//!
+//! A step reads ahead a run, or looks at a bounded number of records and copies at most one group of them, or tells the
+//! owner of the records about one group that became durable; appends wait for no more than that. An extent whose
+//! cleaning has begun is never begun again: `docs/decisions/0018-cleaning.md` says why, and in which order things happen.
+
+mod choosing;
+mod copying;
+mod reading;
+mod replaying;
+
+use super::{Move, ShardOwner};
+use crate::{
+    address::Address,
+    device::Device,
+    format::{
+        control::ExtentFacts,
+        moved::{MovedRecord, Origin},
+        record::{BodySummary, RecordHeader, RecordKind},
+    },
+    ids::{ExtentOrdinal, FrameNumber, SlotIndex},
+    memory::BufferPool,
+    mutant::{self, Mutant},
+    ring::group::RecordGroup,
+    sync::Ordering,
+};
+use reading::Reading;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+/// What is known of the records of an extent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Contents {
+    /// The longest payload.
+    longest: u32,
+    /// There are records that cannot be moved one by one.
+    is_fixed: bool,
+}
+
+impl Contents {
+    fn note(&mut self, header: &RecordHeader) {
+        self.longest = self.longest.max(header.length);
+        self.is_fixed |= !header.kind.is_movable();
+    }
+
+    const fn add(&mut self, summary: &BodySummary) {
+        if summary.longest > self.longest {
+            self.longest = summary.longest;
+        }
+        self.is_fixed |= summary.is_fixed;
+    }
+}
+
+/// Where the cleaning of an extent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// An earlier open copied some of it: its owner has to hear of those groups, from the last one back.
+    Replay(Option<Address>),
+    /// Its records are looked at, whether they can be moved.
+    Survey,
+    /// They are copied.
+    Copy,
+    /// All are; the last groups become durable.
+    Settle,
+    /// It is being freed.
+    Free,
+}
+
+/// The extent that is being cleaned.
+#[derive(Debug)]
+struct Task {
+    facts: ExtentFacts,
+    stage: Stage,
+    /// The frame that is looked at, and in it the next record.
+    slot: SlotIndex,
+    offset: u64,
+    frames_done: u32,
+    /// What an earlier open is done with.
+    skip_to: u64,
+    contents: Contents,
+    /// The group that is being gathered begins here.
+    from: u64,
+    records: Vec<MovedRecord>,
+    copies: RecordGroup,
+    /// It has to be written before anything else is gathered.
+    ready: Option<(RecordGroup, Vec<MovedRecord>)>,
+    /// The group before.
+    last: Option<Address>,
+}
+
+/// Copies on their way to stable media.
+#[derive(Debug)]
+struct Pending {
+    frame: FrameNumber,
+    origin: Origin,
+    group: RecordGroup,
+    records: Vec<MovedRecord>,
+    /// Of the group, and of each copy.
+    addresses: Vec<Address>,
+}
+
+/// The owner's knowledge of the shard's cleaning.
+#[derive(Debug, Default)]
+pub(super) struct Cleaner {
+    /// Free extents went below the low mark, and have not reached the high one.
+    is_on: bool,
+    is_hopeful: bool,
+    /// It found no room to go on, and none to take.
+    is_blocked: bool,
+    task: Option<Task>,
+    pending: VecDeque<Pending>,
+    /// Of the extents that this open has seen all of.
+    contents: BTreeMap<ExtentOrdinal, Contents>,
+    /// Extents that could not be read.
+    left_alone: BTreeSet<ExtentOrdinal>,
+    /// How things stood when no extent was worth cleaning.
+    barren_at: Option<Standing>,
+    pool: Option<Arc<BufferPool>>,
+    reading: Reading,
+}
+
+/// What decides whether there is something to clean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    releases: u64,
+    last: ExtentOrdinal,
+    durable: FrameNumber,
+    has_free: bool,
+}
+
+impl ShardOwner {
+    /// One step. True if anything was done.
+    pub(super) fn pump_cleaning(&mut self, device: &mut dyn Device) -> bool {
+        if self.context.cleaning.owner().is_none() || self.is_closing {
+            return false;
+        }
+        self.look_at_marks();
+        let progress = self.settle_group() || self.clean(device);
+        if progress {
+            self.shared.counters().clean_steps.fetch_add(1, Ordering::Relaxed);
+        }
+        progress
+    }
+
+    fn clean(&mut self, device: &mut dyn Device) -> bool {
+        let Some(task) = &self.cleaner.task else { return self.begin_cleaning() };
+        let ordinal = task.facts.ordinal;
+        match task.stage {
+            Stage::Free if self.shared.extent_at(ordinal).is_none() => self.end_freeing(),
+            // Trimmed: what was copied stays, and counts from now on.
+            _ if !self.space.has_extent(ordinal) && task.stage != Stage::Free => self.end_task(),
+            Stage::Replay(group) => self.replay(device, group),
+            Stage::Survey | Stage::Copy => self.go_through(device),
+            Stage::Settle => self.free_cleaned(),
+            Stage::Free => self.free_again(),
+        }
+    }
+
+    /// True if [`ShardOwner::pump_cleaning`] would do something that no completion announces.
+    pub(super) fn has_cleaning(&self) -> bool {
+        if self.context.cleaning.owner().is_none() || self.is_closing {
+            return false;
+        }
+        let durable = self.shared.durable.reached();
+        let is_settled = self.cleaner.pending.front().is_some_and(|group| group.frame < durable);
+        let task_stage = self.cleaner.task.as_ref().map(|task| task.stage);
+        let is_unblocked = self.cleaner.is_blocked && self.context.extents.free_count() > 0;
+        let is_let_go = task_stage == Some(Stage::Settle)
+            && self.cleaner.pending.is_empty()
+            && !self.shared.scans().is_held();
+        is_settled || is_unblocked || is_let_go || (self.cleaner.task.is_none() && self.may_begin())
+    }
+
+    /// A frame was submitted that begins the extent, or goes on in one that this open began.
+    pub(super) fn note_contents(&mut self, ordinal: ExtentOrdinal, is_first: bool, summary: &BodySummary) {
+        if is_first {
+            self.cleaner.contents.insert(ordinal, Contents::default());
+        }
+        if let Some(contents) = self.cleaner.contents.get_mut(&ordinal) {
+            contents.add(summary);
+        }
+    }
+
+    fn origin(&self, facts: &ExtentFacts) -> Origin {
+        Origin::of(self.shared.id(), facts)
+    }
+
+    // ---- the end of an extent -------------------------------------------------------------------------------------
+
+    /// The owner of the records hears of the copies that are durable by now, one group in a step.
+    fn settle_group(&mut self) -> bool {
+        let durable = self.shared.durable.reached();
+        if self.cleaner.pending.front().is_none_or(|group| group.frame >= durable) {
+            return false;
+        }
+        let Some(settled) = self.cleaner.pending.pop_front() else { return false };
+        let Pending { origin, group, records, addresses, .. } = settled;
+        let headers = group.headers().skip(1);
+        for (((offset, header), record), to) in headers.zip(&records).zip(addresses.iter().skip(1)) {
+            let start = offset + crate::limits::RECORD_HEADER_BYTES as usize;
+            let payload = &group.bytes()[start..start + header.length as usize];
+            self.tell_relocated(&origin, record, *to, payload);
+        }
+        true
+    }
+
+    fn tell_relocated(&self, origin: &Origin, record: &MovedRecord, to: Address, payload: &[u8]) {
+        let Some(owner) = self.context.cleaning.owner() else { return };
+        let geometry = self.context.layout.geometry();
+        let from = Address::new(geometry, record.byte, origin.generation, u64::from(record.length));
+        if !owner.relocated(from, to, payload) {
+            let bytes = crate::format::record::record_bytes(u64::from(record.length));
+            self.context.extents.note_dead(to.extent(geometry), bytes);
+        }
+    }
+
+    fn free_cleaned(&mut self) -> bool {
+        let is_early = mutant::is_active(Mutant::FreedBeforeCopiesDurable);
+        if !self.cleaner.pending.is_empty() && !is_early {
+            return false;
+        }
+        self.shared.wants_releases.store(true, Ordering::Release);
+        if !self.shared.scans().may_free() {
+            // Who waits for room is not to wait for that.
+            self.set_hope(false);
+            return false;
+        }
+        self.set_hope(true);
+        let Some(task) = &mut self.cleaner.task else { return false };
+        task.stage = Stage::Free;
+        let ordinal = task.facts.ordinal;
+        let _trimmed_otherwise = self.free_extent(ordinal);
+        true
+    }
+
+    /// A store without room for the record of the freeing dropped the request: asks again when there may be some.
+    fn free_again(&mut self) -> bool {
+        let Some(task) = &self.cleaner.task else { return false };
+        let ordinal = task.facts.ordinal;
+        if self.is_freeing(ordinal) || !self.space.has_extent(ordinal) {
+            return false;
+        }
+        let has_room = self.context.extents.free_count() > 0;
+        self.cleaner.is_blocked = !has_room;
+        self.set_hope(has_room);
+        has_room && self.free_extent(ordinal)
+    }
+
+    fn end_freeing(&mut self) -> bool {
+        self.shared.counters().extents_cleaned.fetch_add(1, Ordering::Relaxed);
+        self.end_task()
+    }
+
+    fn end_task(&mut self) -> bool {
+        if let Some(task) = self.cleaner.task.take() {
+            self.cleaner.contents.remove(&task.facts.ordinal);
+        }
+        if self.space.moves.is_empty() {
+            self.shared.scans().note_copies(None);
+        }
+        self.cleaner.is_blocked = false;
+        self.cleaner.barren_at = None;
+        true
+    }
+
+    /// An extent that cannot be read, or holds what it should not, is none that can be freed.
+    fn leave_alone(&mut self, why: &str) -> bool {
+        if let Some(task) = self.cleaner.task.take() {
+            let (shard, ordinal) = (self.shared.id(), task.facts.ordinal);
+            tracing::warn!(%shard, %ordinal, extent = %task.facts.extent, why, "an extent is not cleaned");
+            self.cleaner.left_alone.insert(ordinal);
+        }
+        self.cleaner.is_blocked = false;
+        self.cleaner.barren_at = None;
+        true
+    }
+
+    pub(super) fn set_hope(&mut self, is_hopeful: bool) {
+        if std::mem::replace(&mut self.cleaner.is_hopeful, is_hopeful) == is_hopeful {
+            return;
+        }
+        if is_hopeful {
+            self.context.cleaning.gain_hope();
+        } else if self.context.cleaning.lose_hope() {
+            // Appends that wait elsewhere have to hear that the store is full.
+            self.space.tell_all();
+        }
+    }
+}
+
+/// Control records that still say something are repeated by the checkpoint that freeing needs.
+const fn is_copied(kind: RecordKind) -> bool {
+    matches!(kind, RecordKind::DATA | RecordKind::MOVED)
+}
+
+impl Task {
+    fn begin(facts: ExtentFacts, first: SlotIndex, from: u64, stage: Stage) -> Self {
+        Self {
+            facts,
+            stage,
+            slot: first,
+            offset: 0,
+            frames_done: 0,
+            skip_to: 0,
+            contents: Contents::default(),
+            from,
+            records: Vec::new(),
+            copies: RecordGroup::new(),
+            ready: None,
+            last: None,
+        }
+    }
+
+    fn resume(facts: ExtentFacts, first: SlotIndex, known: &Move) -> Self {
+        let stage = Stage::Replay(known.last);
+        Self { skip_to: known.up_to, last: known.last, ..Self::begin(facts, first, known.up_to, stage) }
+    }
+
+    /// Begins at the first frame again.
+    fn rewind(&mut self, first: SlotIndex) {
+        (self.slot, self.offset, self.frames_done) = (first, 0, 0);
+    }
+}

@@ -1,0 +1,108 @@
+//! Groups of copies, from the records that were gathered to the ring.
+
+use super::{Pending, Task};
+use crate::{
+    format::{
+        control::Control,
+        moved::MovedGroup,
+        record::{RecordKind, record_bytes},
+    },
+    limits::{CLEAN_GROUPS_PENDING_MAX, FRAME_HEADER_BYTES},
+    ring::{Refusal, group::RecordGroup},
+    shard_owner::{Move, ShardOwner},
+    sync::Ordering,
+};
+
+impl ShardOwner {
+    /// True if a record of this length can be added to the group: it has at most half a buffer, but for a longer
+    /// record, which is one by itself.
+    pub(super) fn has_room(&self, task: &Task, payload: usize) -> bool {
+        let control = record_bytes(MovedGroup::bytes_of(task.records.len() + 1) as u64);
+        let most = (self.shared.ring().buffer_bytes() - FRAME_HEADER_BYTES) / 2;
+        task.records.is_empty() || control + task.copies.bytes_with(payload) <= most
+    }
+
+    /// Makes a group of what was gathered, if anything was. Records before `up_to` were looked at.
+    pub(super) fn make_ready(&self, task: &mut Task, up_to: u64) {
+        if task.records.is_empty() {
+            return;
+        }
+        let moved = MovedGroup {
+            origin: self.origin(&task.facts),
+            from: task.from,
+            up_to,
+            previous: task.last,
+            records: std::mem::take(&mut task.records),
+        };
+        let control = Control::Moved(moved.clone());
+        let mut group = RecordGroup::new();
+        group.push(&control.encode(), RecordKind::CONTROL);
+        group.append(&task.copies);
+        task.copies.clear();
+        task.from = up_to;
+        task.ready = Some((group, moved.records));
+    }
+
+    /// Writes the group that is ready.
+    pub(super) fn place_group(&mut self) -> bool {
+        if self.cleaner.pending.len() >= CLEAN_GROUPS_PENDING_MAX {
+            return false;
+        }
+        let Some(mut task) = self.cleaner.task.take() else { return false };
+        let Some((group, records)) = task.ready.take() else { return false };
+        let mut addresses = Vec::with_capacity(records.len() + 1);
+        // Before the copies are there. They go to the extent that is written to, or a later one.
+        self.shared.scans().note_copies(Some(self.last_ordinal));
+        let reserved = self.shared.ring().reserve_privileged(group.reserve_length());
+        let placed = reserved.map(|room| room.commit_group(&group, &mut |address| addresses.push(address)));
+        let placed = match placed {
+            Ok(placed) => placed,
+            Err(refusal) => {
+                task.ready = Some((group, records));
+                self.cleaner.task = Some(task);
+                return self.has_no_room(refusal);
+            }
+        };
+        self.cleaner.is_blocked = false;
+        self.set_hope(true);
+        self.shared.durable.want(placed.frame);
+        let origin = self.origin(&task.facts);
+        task.last = Some(placed.address);
+        self.note_move(Move { origin, up_to: task.from, last: task.last });
+        self.count_group(&group, &records);
+        self.cleaner.pending.push_back(Pending { frame: placed.frame, origin, group, records, addresses });
+        self.cleaner.task = Some(task);
+        true
+    }
+
+    fn has_no_room(&mut self, refusal: Refusal) -> bool {
+        match refusal {
+            Refusal::NoExtent if self.context.extents.free_count() > 0 => {
+                self.cleaner.is_blocked = false;
+                self.set_hope(true);
+                self.want_room();
+            }
+            Refusal::NoExtent if !self.is_claiming() => {
+                self.cleaner.is_blocked = true;
+                self.set_hope(false);
+            }
+            // A completed write makes room; a closed ring takes nothing any more.
+            Refusal::NoExtent | Refusal::Exhausted | Refusal::Closed | Refusal::Retired => {}
+            Refusal::TooLarge { .. } => return self.leave_alone("a record of it is too long"),
+        }
+        false
+    }
+
+    fn note_move(&mut self, state: Move) {
+        match self.space.moves.iter_mut().find(|known| known.origin == state.origin) {
+            Some(known) => *known = state,
+            None => self.space.moves.push(state),
+        }
+    }
+
+    fn count_group(&self, group: &RecordGroup, records: &[crate::format::moved::MovedRecord]) {
+        let counters = self.shared.counters();
+        counters.records_moved.fetch_add(records.len() as u64, Ordering::Relaxed);
+        counters.bytes_moved.fetch_add(group.bytes().len() as u64, Ordering::Relaxed);
+    }
+}

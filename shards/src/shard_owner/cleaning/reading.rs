@@ -1,0 +1,264 @@
+//! Going through the frames of an extent, from runs that are read ahead.
+
+use super::{Stage, Task, is_copied};
+use crate::{
+    address::Address,
+    device::{Completion, Device, Operation},
+    format::{
+        checksum::StoreSeed,
+        control::ExtentFacts,
+        frame::{FrameExpectation, FrameHeader},
+        moved::MovedRecord,
+        record::{RecordHeader, RecordKind, check_record},
+    },
+    ids::{FrameNumber, SlotIndex},
+    limits::{CLEAN_READ_BYTES, CLEAN_RECORDS_PER_STEP_MAX, CLEAN_SHORT_READS_MAX, FRAME_HEADER_BYTES},
+    memory::{BufferPool, PooledBuffer},
+    mutant::{self, Mutant},
+    shard_owner::ShardOwner,
+    token::Purpose,
+};
+
+/// The run that is read, or was.
+#[derive(Debug, Default)]
+pub(super) enum Reading {
+    #[default]
+    Idle,
+    /// It was short so many times.
+    Flying {
+        slot: SlotIndex,
+        short_reads: u32,
+    },
+    Here {
+        slot: SlotIndex,
+        buffer: PooledBuffer,
+    },
+    /// The device cannot read it.
+    Failed,
+}
+
+/// Where a look at what was read led.
+pub(super) enum Looked {
+    /// Some way; there is more.
+    On,
+    /// These slots have to be read.
+    Needs(SlotIndex, u64),
+    /// The group is full, and the next record not looked at.
+    Full,
+    /// Behind the last record.
+    Over,
+    /// It is not what it should be.
+    Bad(&'static str),
+}
+
+impl ShardOwner {
+    /// One step of a survey, or of copying.
+    pub(super) fn go_through(&mut self, device: &mut dyn Device) -> bool {
+        let Some(mut task) = self.cleaner.task.take() else { return false };
+        if task.ready.is_some() {
+            self.cleaner.task = Some(task);
+            return self.place_group();
+        }
+        let reading = std::mem::take(&mut self.cleaner.reading);
+        let looked = match &reading {
+            Reading::Idle => Looked::Needs(task.slot, 1),
+            Reading::Flying { .. } => {
+                (self.cleaner.reading, self.cleaner.task) = (reading, Some(task));
+                return false;
+            }
+            Reading::Failed => Looked::Bad("the device cannot read it"),
+            Reading::Here { slot, buffer } => self.look(&mut task, *slot, buffer.as_slice()),
+        };
+        self.cleaner.reading = reading;
+        let is_survey = task.stage == Stage::Survey;
+        let geometry = *self.context.layout.geometry();
+        match looked {
+            Looked::On => {}
+            Looked::Bad(why) => {
+                self.cleaner.task = Some(task);
+                return self.leave_alone(why);
+            }
+            Looked::Needs(slot, slots) => {
+                self.cleaner.task = Some(task);
+                return self.read_run(device, slot, slots);
+            }
+            Looked::Over if is_survey => {
+                self.cleaner.contents.insert(task.facts.ordinal, task.contents);
+                if !self.is_movable(&task.contents) {
+                    // It is not looked at again.
+                    self.cleaner.barren_at = None;
+                    return true;
+                }
+                task.stage = Stage::Copy;
+                task.rewind(geometry.first_frame_slot(task.facts.extent));
+            }
+            Looked::Over => {
+                let up_to = geometry.byte_of(task.slot);
+                self.make_ready(&mut task, up_to);
+                if task.ready.is_none() {
+                    task.stage = Stage::Settle;
+                }
+            }
+            Looked::Full => {
+                let up_to = geometry.byte_of(task.slot) + task.offset;
+                self.make_ready(&mut task, up_to);
+            }
+        }
+        self.cleaner.task = Some(task);
+        true
+    }
+
+    fn look(&self, task: &mut Task, first: SlotIndex, bytes: &[u8]) -> Looked {
+        let geometry = *self.context.layout.geometry();
+        let mut budget = CLEAN_RECORDS_PER_STEP_MAX;
+        loop {
+            if task.frames_done >= task.facts.frames {
+                return Looked::Over;
+            }
+            let Some(frame) = bytes_from(bytes, first, task.slot, geometry.slot_bytes()) else {
+                return Looked::Needs(task.slot, 1);
+            };
+            let Some(header) = self.frame_of(&task.facts, task.slot, task.frames_done, frame) else {
+                return Looked::Bad("a frame of it is not there");
+            };
+            let slots = header.slots(&geometry);
+            if slots > geometry.slots_left(task.slot) {
+                return Looked::Bad("a frame of it is too long");
+            }
+            let Some(frame) = frame.get(..header.used_bytes as usize) else {
+                return Looked::Needs(task.slot, slots);
+            };
+            if let Some(stopped) = self.look_at_frame(task, frame, &mut budget) {
+                return stopped;
+            }
+            (task.slot, task.offset) = (task.slot.offset_by(slots), 0);
+            task.frames_done += 1;
+        }
+    }
+
+    /// The header, if it is that of the extent's frame number `index`.
+    fn frame_of(
+        &self,
+        facts: &ExtentFacts,
+        slot: SlotIndex,
+        index: u32,
+        bytes: &[u8],
+    ) -> Option<FrameHeader> {
+        let header = FrameHeader::decode(bytes).ok()?.header;
+        let expectation = FrameExpectation {
+            store: self.context.store,
+            shard: self.shared.id(),
+            generation: facts.generation,
+            number: FrameNumber(facts.first_frame.0 + u64::from(index)),
+            link: header.link,
+            base_slot: slot,
+        };
+        expectation.check(&header).ok().map(|()| header)
+    }
+
+    /// `None`: all of the frame was looked at.
+    fn look_at_frame(&self, task: &mut Task, frame: &[u8], budget: &mut u32) -> Option<Looked> {
+        task.offset = task.offset.max(FRAME_HEADER_BYTES);
+        while task.offset < frame.len() as u64 {
+            let rest = &frame[task.offset as usize..];
+            let Some(header) = RecordHeader::peek(rest).filter(|it| it.stride() <= rest.len() as u64) else {
+                return Some(Looked::Bad("the records of a frame lose their way"));
+            };
+            if *budget == 0 {
+                return Some(Looked::On);
+            }
+            *budget -= 1;
+            if task.stage == Stage::Survey {
+                task.contents.note(&header);
+            } else if let Some(stopped) = self.judge(task, &header, rest) {
+                return Some(stopped);
+            }
+            task.offset += header.stride();
+        }
+        None
+    }
+
+    /// Takes the record into the group if it is wanted.
+    fn judge(&self, task: &mut Task, header: &RecordHeader, bytes: &[u8]) -> Option<Looked> {
+        let geometry = self.context.layout.geometry();
+        let byte = geometry.byte_of(task.slot) + task.offset;
+        if byte < task.skip_to || !is_copied(header.kind) {
+            return (!header.kind.is_movable()).then_some(Looked::Bad("a record of it cannot be moved"));
+        }
+        let generation = task.facts.generation;
+        let seed = StoreSeed::new(self.context.store).record_seed(generation, byte);
+        let Ok(view) = check_record(bytes, seed) else {
+            return Some(Looked::Bad("a record of it is damaged"));
+        };
+        let address = Address::new(geometry, byte, generation, u64::from(header.length));
+        let owner = self.context.cleaning.owner()?;
+        let is_skipped = mutant::is_active(Mutant::LiveRecordSkipped) && task.records.len() == 1;
+        if is_skipped || !owner.is_live(address, view.payload) {
+            return None;
+        }
+        if !self.has_room(task, view.payload.len()) {
+            return Some(Looked::Full);
+        }
+        task.records.push(MovedRecord { byte, length: header.length });
+        task.copies.push(view.payload, RecordKind::MOVED);
+        None
+    }
+
+    // ---- runs -----------------------------------------------------------------------------------------------------
+
+    /// Reads so many slots from a slot on, and as many more as a run has.
+    pub(super) fn read_run(&mut self, device: &mut dyn Device, slot: SlotIndex, slots: u64) -> bool {
+        let geometry = *self.context.layout.geometry();
+        let run_bytes = CLEAN_READ_BYTES.min(geometry.extent_bytes());
+        if self.cleaner.pool.is_none() {
+            self.cleaner.pool = BufferPool::new(run_bytes as usize, 1).ok();
+        }
+        self.cleaner.reading = Reading::Idle;
+        let left = geometry.slots_left(slot) * geometry.slot_bytes();
+        let bytes = left.min(run_bytes.max(slots * geometry.slot_bytes())) as usize;
+        let pooled = self.cleaner.pool.as_ref().and_then(|pool| pool.take(bytes));
+        let Some(buffer) = pooled.or_else(|| PooledBuffer::alone(bytes).ok()) else {
+            return self.leave_alone("there is no memory to read it");
+        };
+        self.submit_run(device, slot, buffer, 0);
+        true
+    }
+
+    fn submit_run(
+        &mut self,
+        device: &mut dyn Device,
+        slot: SlotIndex,
+        buffer: PooledBuffer,
+        short_reads: u32,
+    ) {
+        let Some(place) = self.context.layout.place(slot) else { return };
+        let operation = Operation::Read { device: place.device, offset: place.offset, buffer };
+        self.cleaner.reading = Reading::Flying { slot, short_reads };
+        self.submit_or_hold(device, Purpose::Clean(self.local).into(), operation);
+    }
+
+    /// The read of a run ended.
+    pub(crate) fn clean_read_completed(&mut self, device: &mut dyn Device, completion: Completion) {
+        let expected = completion.operation.transfer_bytes();
+        let Operation::Read { buffer, .. } = completion.operation else { return };
+        let Reading::Flying { slot, short_reads } = self.cleaner.reading else { return };
+        match completion.result {
+            Ok(bytes) if bytes == expected => self.cleaner.reading = Reading::Here { slot, buffer },
+            Ok(_) if short_reads < CLEAN_SHORT_READS_MAX => {
+                self.submit_run(device, slot, buffer, short_reads + 1);
+            }
+            Ok(_) | Err(_) => self.cleaner.reading = Reading::Failed,
+        }
+    }
+
+    /// A read that was never submitted.
+    pub(in crate::shard_owner) fn clean_read_taken_back(&mut self) {
+        self.cleaner.reading = Reading::Idle;
+    }
+}
+
+/// What a run that begins at `first` holds from `slot` on; `None` if it does not reach so far.
+pub(super) fn bytes_from(run: &[u8], first: SlotIndex, slot: SlotIndex, slot_bytes: u64) -> Option<&[u8]> {
+    let slots = slot.0.checked_sub(first.0)?;
+    run.get((slots * slot_bytes) as usize..).filter(|rest| !rest.is_empty())
+}

@@ -1,0 +1,244 @@
+//! The index of those who use a simulated store, and what cleaning has to keep: each record that is wanted is in the
+//! log exactly once, at the place that the index says.
+
+use super::{
+    check::View,
+    image::Taint,
+    oracle::{Fate, Oracle},
+    payload::identify,
+    random::Random,
+};
+use crate::{
+    address::Address,
+    cleaning::{CleaningOptions, CleaningPolicy, RecordOwner},
+    directory::Directory,
+    format::record::record_bytes,
+    geometry::Geometry,
+    ids::{FrameNumber, SlotIndex},
+    recovery::{RecoveredShard, RecoveryReport},
+    scan::{Limit, OnDamage, ScanSetup, Scanner, Start, Step, Wanted},
+    sync::Mutex,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{MutexGuard, PoisonError},
+};
+
+/// What is read at once.
+const CHUNK_BYTES: u64 = 64 << 10;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where a record is, as far as its user knows.
+    at: BTreeMap<u64, Address>,
+    released: BTreeSet<u64>,
+    /// What cleaning said and the oracle has not looked at.
+    relocated: Vec<(u64, Address)>,
+}
+
+/// Who knows what is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Index(Mutex<State>);
+
+impl Index {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to an append; it may come after the record was moved.
+    pub(super) fn learn(&self, id: u64, address: Address) {
+        self.state().at.entry(id).or_insert(address);
+    }
+
+    /// A record that some user wants.
+    pub(super) fn pick(&self, random: &mut Random) -> Option<u64> {
+        let state = self.state();
+        let from = random.below(state.at.keys().next_back()? + 1);
+        state.at.range(from..).map(|(id, _)| *id).find(|id| !state.released.contains(id))
+    }
+
+    fn is_released(&self, id: u64) -> bool {
+        self.state().released.contains(&id)
+    }
+
+    /// True if the record has to be where it was appended.
+    fn is_at_home(&self, id: u64, address: Address) -> bool {
+        let state = self.state();
+        !state.released.contains(&id) && state.at.get(&id).is_none_or(|at| at.byte() == address.byte())
+    }
+}
+
+impl RecordOwner for Index {
+    fn is_live(&self, address: Address, payload: &[u8]) -> bool {
+        let Some(id) = identify(payload) else { return true };
+        let state = self.state();
+        // One whose answer is still on the way is wanted.
+        !state.released.contains(&id) && state.at.get(&id).is_none_or(|at| *at == address)
+    }
+
+    fn relocated(&self, from: Address, to: Address, payload: &[u8]) -> bool {
+        let Some(id) = identify(payload) else { return true };
+        let mut state = self.state();
+        if state.released.contains(&id) {
+            return false;
+        }
+        if state.at.get(&id).is_none_or(|at| *at == from) {
+            state.at.insert(id, to);
+            state.relocated.push((id, to));
+        }
+        state.at.get(&id) == Some(&to)
+    }
+}
+
+/// Small stores have few extents, and are to be cleaned all the time.
+pub(super) fn draw(random: &mut Random) -> CleaningOptions {
+    let low_percent = random.pick(&[20, 50, 80]);
+    CleaningOptions {
+        policy: random.pick(&[CleaningPolicy::Greedy, CleaningPolicy::CostBenefit, CleaningPolicy::Fifo]),
+        low_percent,
+        high_percent: low_percent + 10,
+    }
+}
+
+/// A user no longer wants a record.
+pub(super) fn release(index: &Index, directory: &Directory, geometry: &Geometry, id: u64, length: u64) {
+    let mut state = index.state();
+    if !state.released.insert(id) {
+        return;
+    }
+    let Some(at) = state.at.get(&id) else { return };
+    let Ok(shard) = directory.owner_of(*at) else { return };
+    directory.extents.note_dead(at.extent(geometry), record_bytes(length));
+    if let Some(shard) = directory.shard(shard) {
+        shard.note_release();
+    }
+}
+
+impl Oracle {
+    /// True if nothing that is wanted has to be in the frame any more.
+    pub(super) fn is_cleaned_out(&self, shard: usize, frame: FrameNumber) -> bool {
+        let Some(index) = &self.index else { return false };
+        let frame = self.shards[shard].frames.get(frame.0 as usize);
+        let needs = |id: &u64| match self.records[*id as usize].fate {
+            Fate::Placed(placed) => index.is_at_home(*id, placed.address),
+            Fate::Issued | Fate::Decided | Fate::Gone => false,
+        };
+        !frame.is_some_and(|frame| frame.records.iter().any(needs))
+    }
+
+    /// True if the record may have left the address, by cleaning.
+    pub(super) fn may_have_moved(&self, id: u64, address: Address) -> bool {
+        self.index.as_ref().is_some_and(|index| !index.is_at_home(id, address))
+    }
+
+    /// M1: what cleaning says to be the place of a record is durable.
+    pub(super) fn check_relocations(&mut self) -> Result<(), String> {
+        let Some(index) = &self.index else { return Ok(()) };
+        for (id, to) in std::mem::take(&mut index.state().relocated) {
+            let history = &self.shards[usize::from(self.records[id as usize].shard.0)];
+            let slot = to.slot(&self.geometry);
+            let holds = |frame: &&super::oracle::Frame| {
+                frame.header.is_some_and(|it| it.base_slot <= slot && slot < it.end_slot(&self.geometry))
+            };
+            let newest = history.frames.iter().rev().find(holds).and_then(|frame| frame.header);
+            match newest {
+                Some(header) if header.number.0 < history.durable => {}
+                found => {
+                    let durable = history.durable;
+                    return Err(format!(
+                        "M1: record {id} was said to be at {to:?}, which is not durable ({found:?}, {durable})"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A life begins: the index is what a scan gives.
+    pub(super) fn rebuild_index(&mut self, view: &View<'_>, report: &RecoveryReport) {
+        let Some(index) = self.index.clone() else { return };
+        let mut state = index.state();
+        state.at.clear();
+        state.relocated.clear();
+        for shard in &report.shards {
+            state.at.extend(view.scan(shard).unwrap_or_default());
+        }
+        for (id, record) in self.records.iter().enumerate() {
+            // What is not there was trimmed; that it may be was looked at.
+            if matches!(record.fate, Fate::Placed(_)) && !state.at.contains_key(&(id as u64)) {
+                state.released.insert(id as u64);
+            }
+        }
+    }
+}
+
+impl View<'_> {
+    /// M2: each record that is wanted comes once, and none comes twice.
+    pub(super) fn check_scan(&self, oracle: &Oracle, found: &RecoveredShard) -> Result<(), String> {
+        let Some(index) = &oracle.index else { return Ok(()) };
+        let mut given: HashMap<u64, Address> = HashMap::new();
+        let all =
+            self.scan(found).map_err(|damage| format!("M2: a scan of {:?} ends: {damage}", found.shard))?;
+        for (id, at) in all {
+            if let Some(other) = given.insert(id, at) {
+                return Err(format!("M2: {:?} gives record {id} at {other:?} and at {at:?}", found.shard));
+            }
+        }
+        for (id, record) in oracle.records.iter().enumerate() {
+            let Fate::Placed(placed) = record.fate else { continue };
+            let id = id as u64;
+            let is_wanted = record.shard == found.shard
+                && !record.is_large
+                && placed.frame < found.next_frame
+                && !index.is_released(id);
+            let may_be_trimmed = || {
+                let at = index.state().at.get(&id).copied();
+                oracle.may_be_gone(found.shard, placed.frame)
+                    || at.is_some_and(|at| oracle.may_be_reclaimed(found.shard, at))
+            };
+            if is_wanted && !given.contains_key(&id) && !may_be_trimmed() {
+                return Err(format!("M2: {:?} does not give record {id}, placed at {placed:?}", found.shard));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a scan of a shard gives, as far as it names itself.
+    fn scan(&self, found: &RecoveredShard) -> Result<Vec<(u64, Address)>, String> {
+        let geometry = self.superblock.geometry;
+        let extents = super::check::Extents(found);
+        let used = found.extents.get(..found.used_extents).unwrap_or_default();
+        let last = used.last().map_or(SlotIndex(0), |last| geometry.header_slot(last.index));
+        let end = found.next_slot.unwrap_or_else(|| last.offset_by(geometry.slots_per_extent()));
+        let setup = ScanSetup {
+            store: self.superblock.store,
+            shard: found.shard,
+            geometry,
+            chunk_bytes: CHUNK_BYTES,
+            wanted: Wanted::Data,
+            on_damage: OnDamage::Stop,
+        };
+        let limit = Limit { frames: found.next_frame, end };
+        let mut scanner = Scanner::new(setup, Start::Oldest, limit, &extents);
+        let mut given = Vec::new();
+        loop {
+            match scanner.step(&extents) {
+                Step::Record(record) => {
+                    given.extend(identify(&record.payload).map(|id| (id, record.address)))
+                }
+                Step::Need => {
+                    while let Some(run) = scanner.ask(1, &extents) {
+                        scanner.supply(run.slot, self.slots(run));
+                    }
+                }
+                Step::Damage(damage) => return Err(damage.to_string()),
+                Step::End => return Ok(given),
+            }
+        }
+    }
+
+    pub(super) fn is_honest(&self) -> bool {
+        let lies = [Taint::LIE, Taint::DROPPED, Taint::LATE];
+        !self.disks.iter().any(|disk| lies.iter().any(|lie| disk.is_tainted(0, disk.bytes(), *lie)))
+    }
+}
