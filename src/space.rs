@@ -130,7 +130,9 @@ impl Store {
     /// count as dead, and cleaning chooses extents by such counts. Those of a large record are not counted.
     ///
     /// Each checkpoint stores the counts, so that a crash forgets at most what was released since the last one; then
-    /// cleaning takes an extent for fuller than it is until it comes to it, and asks the owner of the records.
+    /// cleaning takes an extent for fuller than it is until it comes to it, and asks the owner of the records. One that
+    /// counts as nearly full it does not come to, so that a nearly full store may be full for good after that: it has
+    /// to grow, or be trimmed.
     pub fn release(&self, address: Address, payload_bytes: usize) -> Result<(), SpaceError> {
         let shard = self.directory().owner_of(address).map_err(SpaceError::Place)?;
         let (extents, geometry) = (&self.directory().extents, self.directory().layout.geometry());
