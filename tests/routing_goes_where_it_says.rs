@@ -22,6 +22,7 @@ fn local_is_the_shard_of_the_core_that_the_thread_drives() {
     let place = Place::formatted(3);
     let (give, given) = mpsc::channel::<Store>();
     let given = std::sync::Arc::new(std::sync::Mutex::new(given));
+    let (has_appended, appended) = mpsc::channel();
     let drive = move |mut core: Core| {
         // A turn, so that the thread is known as this core's before the store is there.
         let _progress = core.turn();
@@ -32,6 +33,7 @@ fn local_is_the_shard_of_the_core_that_the_thread_drives() {
         }
         let ticket = store.try_append(Route::Local, b"mine").unwrap();
         assert_eq!(ticket.shard(), ShardId(core.id().0));
+        has_appended.send(()).unwrap();
         while core.turn() != Turn::Closed {
             core.wait(Some(std::time::Duration::from_millis(1)));
         }
@@ -42,6 +44,8 @@ fn local_is_the_shard_of_the_core_that_the_thread_drives() {
     assert_eq!(store.driven_core(), None);
     assert!(store.route(Route::Local) < ShardId(3));
     store.append(b"a guest's").unwrap().wait(Durability::Durable).unwrap();
+    // A slow thread found the store closed before it had appended.
+    (0..3).for_each(|_| appended.recv().unwrap());
     store.close().unwrap();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     drop(store);

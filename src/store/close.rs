@@ -20,6 +20,8 @@ use std::{
 pub(super) struct Tails {
     entries: Vec<(ShardId, ShardEntry)>,
     cores_closed: u32,
+    /// Dropped, closed or not.
+    cores_gone: u32,
     /// The closing superblock: not written yet, written, or why not.
     outcome: Option<Result<(), CloseError>>,
     /// Tasks that wait for it.
@@ -59,7 +61,9 @@ impl Assembly {
 
     /// A core was dropped, closed or not.
     pub(super) fn core_gone(&self) {
-        self.tell_of_the_end(self.tails());
+        let mut tails = self.tails();
+        tails.cores_gone += 1;
+        self.tell_of_the_end(tails);
     }
 
     fn tell_of_the_end(&self, mut tails: MutexGuard<'_, Tails>) {
@@ -116,10 +120,13 @@ impl Assembly {
 
     /// A core died without closing: there will be no closing superblock.
     fn has_dead_core(&self, tails: &Tails) -> bool {
-        let dead = self
-            .directory()
-            .map_or(0, |directory| directory.cores.iter().filter(|core| core.is_dead()).count());
-        tails.outcome.is_none() && dead == self.cores as usize && tails.cores_closed < self.cores
+        let Some(directory) = self.directory() else { return false };
+        let dead = directory.cores.iter().filter(|core| core.is_dead());
+        // One that closed is dead a moment before it reports that, and the last to report writes to the devices yet.
+        let (closed, died): (Vec<_>, Vec<_>) = dead.partition(|core| core.has_closed());
+        let have_reported = closed.len() == tails.cores_closed as usize || tails.cores_gone == self.cores;
+        let are_all_dead = closed.len() + died.len() == self.cores as usize;
+        tails.outcome.is_none() && are_all_dead && have_reported && tails.cores_closed < self.cores
     }
 }
 
