@@ -5,14 +5,15 @@ mod common;
 
 use common::{Place, block_on, open_on_threads, options, payload, turn_until, turn_until_closed};
 use corelog::{
-    AppendError, CloseError, Core, CoreId, Durability, OpenError, ReadError, Refused, Route, ShardFailure,
-    ShardId, Store, TailKind, Ticket, TicketId, Turn, WaitError,
+    AppendError, CloseError, Core, CoreId, Durability, FrameNumber, OpenError, ReadError, Refused, Route,
+    ShardFailure, ShardId, Store, TailKind, Ticket, TicketId, Turn, WaitError,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     time::{ClockId, clock_gettime},
 };
 use std::{
+    future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Wake, Waker},
@@ -373,4 +374,49 @@ fn a_close_asked_for_on_the_cores_own_thread_is_heard_although_its_mailbox_is_fu
     let store = Store::open(&place.path, &options(1)).unwrap();
     assert!(matches!(store.recovery().shards[0].tail.kind, TailKind::Clean));
     assert_eq!(store.scan(ShardId(0)).unwrap().count(), appended);
+}
+
+/// Has another thread close the store while the core that wakes it is held up.
+struct HoldUp(std::sync::Mutex<(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>)>);
+
+impl Wake for HoldUp {
+    fn wake(self: Arc<Self>) {
+        let (ask, done) = &*self.0.lock().unwrap();
+        let _asked = ask.send(());
+        let _until_then = done.recv_timeout(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn a_close_waits_for_a_core_that_has_ended_and_not_reported_it() {
+    // It took the core for dead, let go of the devices, and the core panicked over the closing superblock.
+    let place = Place::formatted(1);
+    let (store, mut cores) = open_by_hand(&place, 1);
+    let mut core = cores.remove(0);
+    let ticket = store.try_append(Route::Local, &payload(1, 1, 200)).unwrap().id();
+    let (ask, asked) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let closer = store.clone();
+    let closing = std::thread::spawn(move || {
+        asked.recv().unwrap();
+        let closed = closer.close();
+        let _nobody_waits_any_more = done.send(());
+        closed
+    });
+    // Of a frame that never comes, so that the end of the core wakes it, and nothing before.
+    let never = store.ticket(TicketId { frame: FrameNumber(1000), ..ticket }).unwrap();
+    let waker = Waker::from(Arc::new(HoldUp(std::sync::Mutex::new((ask, is_done)))));
+    let mut reached = Box::pin(never.reached(Durability::Written));
+    assert!(reached.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    // Turned first, so that the thread is known as the one that drives the core.
+    let _progress = core.turn();
+    assert!(matches!(store.close(), Err(CloseError::OnCoreThread { .. })), "asked for all the same");
+    while core.turn() != Turn::Closed {
+        core.wait(Some(Duration::from_millis(1)));
+    }
+    closing.join().unwrap().unwrap();
+    drop((reached, core));
+    drop(store);
+    let store = Store::open(&place.path, &options(1)).unwrap();
+    assert!(matches!(store.recovery().shards[0].tail.kind, TailKind::Clean));
 }
