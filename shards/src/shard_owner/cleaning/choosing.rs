@@ -4,7 +4,7 @@ use super::{Contents, Reading, Stage, Standing, Task};
 use crate::{
     cleaning::{Candidate, VictimPolicy},
     format::{control::ExtentFacts, moved::MovedGroup, record::record_bytes},
-    ids::ExtentOrdinal,
+    ids::{ExtentOrdinal, FrameNumber},
     limits::{CLEAN_LIVE_PERCENT_MAX, FRAME_HEADER_BYTES, MOVED_ENTRY_BYTES},
     shard_owner::ShardOwner,
     sync::Ordering,
@@ -56,6 +56,12 @@ impl ShardOwner {
         let standing = self.what_matters();
         let Some(facts) = self.choose() else {
             self.cleaner.barren_at = Some(standing);
+            if let Some(frame) = self.next_to_be_durable() {
+                // Nobody else may ever ask for it, and those who wait for room wait for this.
+                self.shared.durable.want(frame);
+                self.set_hope(true);
+                return false;
+            }
             self.shared.wants_releases.store(true, Ordering::Release);
             self.set_hope(false);
             return false;
@@ -92,7 +98,7 @@ impl ShardOwner {
         let mut best: Option<(f64, ExtentFacts)> = None;
         for sealed in self.sealed_extents().take_while(|sealed| sealed.facts.ordinal < end) {
             let facts = sealed.facts;
-            let is_durable = facts.first_frame.0 + u64::from(facts.frames) <= durable.0;
+            let is_durable = facts.frames_end() <= durable;
             if sealed.is_freeing || !is_durable || !self.is_worth_it(&facts) {
                 continue;
             }
@@ -108,6 +114,17 @@ impl ShardOwner {
             }
         }
         best.map(|(_, facts)| facts)
+    }
+
+    /// The last frame of the oldest extent that would be a candidate if it were durable.
+    fn next_to_be_durable(&self) -> Option<FrameNumber> {
+        let (end, durable) = (self.end_of_candidates(), self.shared.durable.reached());
+        self.sealed_extents()
+            .take_while(|sealed| sealed.facts.ordinal < end)
+            .filter(|sealed| !sealed.is_freeing && self.is_worth_it(&sealed.facts))
+            .map(|sealed| sealed.facts.frames_end())
+            .find(|end| *end > durable)
+            .map(|end| FrameNumber(end.0 - 1))
     }
 
     /// Extents from here on are not cleaned: a cursor stands in front, and whoever reads from it reads in order; or
