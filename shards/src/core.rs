@@ -62,6 +62,8 @@ struct WaitingAppend {
     payload: Bytes,
     when_full: WhenFull,
     responder: Responder,
+    /// Steps of the shard's cleaning when it came.
+    began: u64,
 }
 
 /// A sync under way: what it will make durable, once the syncs of all devices it went to are back. The value is used
@@ -361,7 +363,8 @@ impl Core {
     fn deliver(&mut self, mail: Mail) {
         match mail {
             Mail::Append { shard, payload, when_full, responder } => {
-                let append = WaitingAppend { shard, payload, when_full, responder };
+                let began = self.clean_steps(shard);
+                let append = WaitingAppend { shard, payload, when_full, responder, began };
                 // Not before those that wait already: the order of one sender is kept.
                 let is_behind_others = self.waiting.iter().any(|other| other.shard == shard);
                 let full = if is_behind_others { Some(append) } else { self.append(append) };
@@ -398,14 +401,24 @@ impl Core {
 
     /// Appends for a sender elsewhere; gives the append back if the ring has no room now.
     fn append(&mut self, append: WaitingAppend) -> Option<WaitingAppend> {
-        let WaitingAppend { shard, payload, when_full, responder } = append;
+        let WaitingAppend { shard, payload, when_full, responder, began } = append;
         let owner = self.shards.iter().find(|owner| owner.shared().id() == shard)?;
         match owner.shared().try_append(&payload) {
-            Ok(placed) => responder.answer(Reply::Appended(Ok(placed))),
-            Err(ShardRefusal::Full) => return Some(WaitingAppend { shard, payload, when_full, responder }),
+            Ok(placed) => {
+                owner.shared().note_wait(began);
+                responder.answer(Reply::Appended(Ok(placed)));
+            }
+            Err(ShardRefusal::Full) => {
+                return Some(WaitingAppend { shard, payload, when_full, responder, began });
+            }
             Err(refusal) => responder.answer(Reply::Appended(Err((refusal, payload)))),
         }
         None
+    }
+
+    fn clean_steps(&self, shard: ShardId) -> u64 {
+        let owner = self.shards.iter().find(|owner| owner.shared().id() == shard);
+        owner.map_or(0, |owner| owner.shared().clean_steps())
     }
 
     fn append_waiting(&mut self) -> bool {

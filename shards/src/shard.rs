@@ -34,8 +34,13 @@ const EXTENTS_AT_FIRST: usize = 64;
 /// of a moment ago.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
-    /// Records in submitted frames, void ones included.
+    /// Records in submitted frames, void ones and the engine's own included.
     pub records: PlainU64,
+    /// Of those, what somebody appended: a large record counts once. What a batch holds counts whether or not it was
+    /// committed.
+    pub appended: PlainU64,
+    /// Bytes of payload of those, without headers.
+    pub payload_bytes: PlainU64,
     /// Bytes in use of submitted frames, headers included.
     pub bytes: PlainU64,
     /// Bytes written to the device, padding and extent headers included.
@@ -54,8 +59,12 @@ pub struct ShardCounters {
     pub records_moved: PlainU64,
     /// Bytes of those, with what is written beside them.
     pub bytes_moved: PlainU64,
+    /// Bytes that cleaning read from the device.
+    pub clean_read_bytes: PlainU64,
     /// Steps of cleaning; a turn of the core makes one at the most.
     pub clean_steps: PlainU64,
+    /// Most steps that were made while one append waited for room. The one counter that those who wait write.
+    pub wait_steps_max: PlainU64,
 }
 
 /// An extent of a shard.
@@ -107,7 +116,8 @@ pub struct Shard {
     pub(crate) releases: AtomicU64,
     /// The owner found nothing worth cleaning, and wants to hear of releases.
     pub(crate) wants_releases: AtomicBool,
-    counters: ShardCounters,
+    /// On lines of their own: who appends reads what would lie beside them.
+    counters: CachePadded<ShardCounters>,
 }
 
 /// Why an append was refused. The payload was not taken.
@@ -165,7 +175,7 @@ impl Shard {
             scans: ScanPins::default(),
             releases: AtomicU64::new(0),
             wants_releases: AtomicBool::new(false),
-            counters: ShardCounters::default(),
+            counters: CachePadded::default(),
         }
     }
 
@@ -192,8 +202,22 @@ impl Shard {
 
     /// Its counters.
     #[must_use]
-    pub const fn counters(&self) -> &ShardCounters {
+    pub fn counters(&self) -> &ShardCounters {
         &self.counters
+    }
+
+    /// Steps of cleaning so far: for who begins to wait for room, and [`Shard::note_wait`].
+    #[must_use]
+    pub fn clean_steps(&self) -> u64 {
+        self.counters.clean_steps.load(Ordering::Relaxed)
+    }
+
+    /// An append that found no room when so many steps had been made has found some.
+    pub fn note_wait(&self, began: u64) {
+        let steps = self.clean_steps().saturating_sub(began);
+        if steps > self.counters.wait_steps_max.load(Ordering::Relaxed) {
+            self.counters.wait_steps_max.fetch_max(steps, Ordering::Relaxed);
+        }
     }
 
     /// Copies `payload` into the current buffer, or says at once why not.

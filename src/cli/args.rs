@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
+mod overwrite;
 mod values;
 
+pub use overwrite::{OverwriteOptions, Policy, Skew};
 pub use values::{Framing, JsonTarget, KeyPart, Seconds};
 use values::{parse_key, parse_seconds, parse_shard};
 
@@ -380,6 +382,9 @@ pub struct Bench {
     /// Operations that each core keeps waiting in the durable and read workloads.
     #[arg(long, value_name = "N", default_value = "32")]
     pub in_flight: NonZeroU32,
+    /// What the overwrite workload does.
+    #[command(flatten)]
+    pub overwrite: OverwriteOptions,
     /// What the append workload waits for at its end; the durable workload waits for each record.
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
@@ -516,6 +521,9 @@ pub enum Workload {
     Read,
     /// Opening the store again, after it was left without a clean close.
     Reopen,
+    /// Values that are written over again and again, while cleaning makes the room; in a store of its own, so it is named
+    /// alone.
+    Overwrite,
 }
 
 impl Bench {

@@ -5,6 +5,7 @@ mod driver;
 mod error;
 mod figures;
 mod ground;
+mod overwrite;
 mod payload;
 mod plot;
 mod reopen;
@@ -88,7 +89,14 @@ fn cores(options: &Options) -> u32 {
 
 fn measure(args: &Bench, options: &Options) -> Result<Report, BenchError> {
     let started = Instant::now();
-    let ground = Ground::make(args, cores(options))?;
+    let is_overwrite = args.workload.contains(&Workload::Overwrite);
+    if is_overwrite && args.workload.len() > 1 {
+        return Err(BenchError::NotAlone);
+    }
+    let extents = if is_overwrite { overwrite::EXTENTS_PER_SHARD } else { ground::EXTENTS_PER_SHARD };
+    let ground = Ground::make(args, cores(options), extents)?;
+    let of_overwrite = if is_overwrite { Some(overwrite::options(args, options, &ground)?) } else { None };
+    let options = of_overwrite.as_ref().unwrap_or(options);
     let seed = u64::from_le_bytes(std::array::from_fn(|index| ground.id.0[index]));
     let how = LaneOptions { hosted: args.hosted, record_bytes: args.record.0 as usize, seed, session: 0 };
     let session = Session::open(&ground.path, options, how)?;
@@ -103,6 +111,7 @@ fn measure(args: &Bench, options: &Options) -> Result<Report, BenchError> {
         warnings: setup::announce(&session.store),
         workloads: Vec::new(),
         reopen: None,
+        overwrite: None,
         seconds: 0.0,
     };
     let mut run = Run { args, options, ground: &ground, how, kept: Arc::default() };
@@ -129,6 +138,7 @@ impl Run<'_> {
                 Workload::Append => report.workloads.push(self.append(&session)?),
                 Workload::Durable => report.workloads.push(self.durable(&session)?),
                 Workload::Read => report.workloads.push(self.read(&session)?),
+                Workload::Overwrite => overwrite::run(self.args, self.ground, &session, report)?,
                 Workload::Reopen => {
                     let (reopened, found) = self.reopen(session)?;
                     (session, report.reopen) = (reopened, Some(found));

@@ -69,6 +69,18 @@ struct ShardReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<u64>,
     cursors: Vec<CursorReport>,
+    space: SpaceReport,
+}
+
+/// What cleaning would find, as far as the log says.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct SpaceReport {
+    /// Bytes of the frames in its extents, headers included.
+    log_bytes: u64,
+    /// Of those, what was noted as dead by the last checkpoint.
+    dead_bytes: u64,
+    /// Extents of which cleaning has copied a part.
+    extents_being_cleaned: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +176,11 @@ fn shard_report(shard: &RecoveredShard) -> ShardReport {
         trimmed_extents: shard.space.trim.ordinal.0,
         checkpoint: shard.began_at.map(|frame| frame.0),
         cursors: shard.space.cursors.iter().map(cursor_report).collect(),
+        space: SpaceReport {
+            log_bytes: shard.space.extents.iter().map(|extent| extent.bytes).sum(),
+            dead_bytes: shard.space.extents.iter().map(|extent| extent.dead_bytes).sum(),
+            extents_being_cleaned: shard.space.moves.len(),
+        },
     }
 }
 
@@ -240,6 +257,8 @@ fn facts(report: &Report) -> Facts {
             facts.fact("cursor", format!("{} of shard {}: {}", cursor.name, shard.shard, cursor.address));
         }
     }
+    let space = report.shards.iter().map(|shard| shard.space).fold(SpaceReport::default(), SpaceReport::plus);
+    facts.fact("cleaning", space.words());
     let bad_copies = report.recovery.bad_superblock_copies.len() + report.recovery.bad_header_copies.len();
     if bad_copies > 0 {
         facts.fact(
@@ -249,6 +268,26 @@ fn facts(report: &Report) -> Facts {
     }
     facts.fact("looked for", duration(Duration::from_secs_f64(report.recovery.seconds)));
     facts
+}
+
+impl SpaceReport {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            log_bytes: self.log_bytes + other.log_bytes,
+            dead_bytes: self.dead_bytes + other.dead_bytes,
+            extents_being_cleaned: self.extents_being_cleaned + other.extents_being_cleaned,
+        }
+    }
+
+    /// What it has cost is not in the store.
+    fn words(self) -> String {
+        format!(
+            "{} of {} noted as dead, {} extents half cleaned; what it costs is counted since open, by the process that runs the store",
+            bytes(self.dead_bytes),
+            bytes(self.log_bytes),
+            self.extents_being_cleaned
+        )
+    }
 }
 
 fn ago(unix_ns: u64) -> String {

@@ -102,10 +102,14 @@ impl Store {
     ) -> Result<T, AppendError> {
         let id = shard.id();
         let limit = self.stall();
+        let began = shard.clean_steps();
         loop {
             let seen = shard.room().changes();
             match attempt() {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    shard.note_wait(began);
+                    return Ok(done);
+                }
                 Err(ShardRefusal::Full) if self.driven_core().is_some() => {
                     return Err(AppendError::OnCoreThread { shard: id });
                 }
@@ -125,10 +129,14 @@ impl Store {
         bytes: usize,
         mut attempt: impl FnMut() -> Result<T, ShardRefusal>,
     ) -> Result<T, AppendError> {
+        let began = shard.clean_steps();
         loop {
             let seen = shard.room().changes();
             match attempt() {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    shard.note_wait(began);
+                    return Ok(done);
+                }
                 Err(ShardRefusal::Full) => Room::new(shard, seen).await,
                 Err(refusal) => return Err(explain(shard.id(), refusal, bytes)),
             }

@@ -69,6 +69,12 @@ impl RecordKind {
         matches!(self, Self::DATA | Self::MOVED | Self::VOID | Self::PADDING | Self::CONTROL)
     }
 
+    /// True for bytes that somebody appended, and for nothing that the engine wrote beside them or again.
+    #[must_use]
+    pub const fn is_appended(self) -> bool {
+        matches!(self, Self::DATA | Self::BATCH_DATA | Self::LARGE_PART)
+    }
+
     /// False for a kind that a later version brought.
     #[must_use]
     pub const fn is_known(self) -> bool {
@@ -202,6 +208,16 @@ impl RecordHeader {
     #[inline]
     pub(crate) const fn pack(self) -> u32 {
         self.length | (self.kind.0 as u32) << KIND_SHIFT | (self.flags.0 as u32) << FLAG_SHIFT
+    }
+
+    /// True for what counts as one record that somebody appended: its bytes, or the list of a large one.
+    #[inline]
+    #[must_use]
+    pub fn is_one_appended(self) -> bool {
+        match self.kind {
+            RecordKind::LARGE_MANIFEST => self.flags == RecordFlags::NONE,
+            kind => kind.is_appended() && kind != RecordKind::LARGE_PART,
+        }
     }
 
     /// Bytes from this record to the next.
@@ -342,6 +358,10 @@ pub struct BodySummary {
     pub longest: u32,
     /// One of them cannot be moved by itself.
     pub is_fixed: bool,
+    /// Records that somebody appended; a large one counts by its list.
+    pub appended: u32,
+    /// Bytes of payload that somebody appended.
+    pub payload_bytes: u64,
 }
 
 /// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
@@ -351,6 +371,7 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
     let (mut records, mut digest, mut has_control) = (0, RecordsDigest::new(), false);
     let (mut lists_from, mut has_news) = (None::<ExtentOrdinal>, false);
     let (mut longest, mut is_fixed) = (0, false);
+    let (mut appended, mut payload_bytes) = (0, 0);
     while !rest.is_empty() {
         let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
         let header_bytes = *rest.first_chunk::<8>().ok_or(lost)?;
@@ -379,11 +400,24 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
             }
             _ => has_news = true,
         }
+        appended += u32::from(header.is_one_appended());
+        payload_bytes += if header.kind.is_appended() { u64::from(header.length) } else { 0 };
         longest = header.length.max(longest);
         is_fixed |= !header.kind.is_movable();
         digest = digest.with(header_bytes);
     }
-    Ok(BodySummary { records, digest: digest.value(), has_control, lists_from, has_news, longest, is_fixed })
+    let digest = digest.value();
+    Ok(BodySummary {
+        records,
+        digest,
+        has_control,
+        lists_from,
+        has_news,
+        longest,
+        is_fixed,
+        appended,
+        payload_bytes,
+    })
 }
 
 /// Checks and yields the records of a frame's body, each with its offset in the body. After an error it ends.

@@ -140,7 +140,10 @@ impl ShardOwner {
         };
         notes.iter().for_each(|note| self.space.over.take(note));
         self.link = link;
-        self.shared.counters().records.fetch_add(u64::from(header.records), Ordering::Relaxed);
+        let counters = self.shared.counters();
+        counters.records.fetch_add(u64::from(header.records), Ordering::Relaxed);
+        counters.appended.fetch_add(u64::from(summary.appended), Ordering::Relaxed);
+        counters.payload_bytes.fetch_add(summary.payload_bytes, Ordering::Relaxed);
         Some((slice, header, summary))
     }
 

@@ -1,7 +1,9 @@
 //! Who turns the core: the lane's own thread (owned cores), or a thread of the store (hosted cores).
 
 use super::error::BenchError;
-use corelog::{AppendError, Core, DeviceCounters, FrameNumber, Refused, Route, ShardId, Store, Ticket, Turn};
+use corelog::{
+    AppendError, Core, DeviceCounters, FrameNumber, Refused, Reservation, Route, ShardId, Store, Ticket, Turn,
+};
 use std::time::Duration;
 
 /// A sleep ends after this at the latest: what wakes a future of a lane need not wake its core.
@@ -11,6 +13,13 @@ const SLEEP_MAX: Duration = Duration::from_millis(1);
 pub trait Driver {
     /// Appends, waiting for room if need be. `None`: the store is full.
     fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError>;
+
+    /// Claims room for a record, waiting for it if need be. `None`: the store is full.
+    fn reserve<'s>(&mut self, store: &'s Store, length: usize)
+    -> Result<Option<Reservation<'s>>, BenchError>;
+
+    /// A reservation was committed, in this frame.
+    fn committed(&mut self, frame: FrameNumber) -> Result<(), BenchError>;
 
     /// Lets the core work. False: there was nothing to do.
     fn turn(&mut self) -> Result<bool, BenchError>;
@@ -71,6 +80,40 @@ impl Driver for Owned {
         }
     }
 
+    fn reserve<'s>(
+        &mut self,
+        store: &'s Store,
+        length: usize,
+    ) -> Result<Option<Reservation<'s>>, BenchError> {
+        let shard = store.shard(self.shard);
+        let mut began = None;
+        loop {
+            match store.try_reserve(Route::Shard(self.shard), length) {
+                Ok(reservation) => {
+                    // Nobody else knows how long it took.
+                    if let (Some(shard), Some(began)) = (shard, began) {
+                        shard.note_wait(began);
+                    }
+                    return Ok(Some(reservation));
+                }
+                Err(AppendError::Full { .. }) => {
+                    began = began.or_else(|| shard.map(|shard| shard.clean_steps()));
+                    self.work()?;
+                }
+                Err(AppendError::StoreFull { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn committed(&mut self, frame: FrameNumber) -> Result<(), BenchError> {
+        if frame != self.frame {
+            self.frame = frame;
+            self.turn()?;
+        }
+        Ok(())
+    }
+
     fn turn(&mut self) -> Result<bool, BenchError> {
         match self.core.turn() {
             Turn::Progress => Ok(true),
@@ -105,6 +148,22 @@ impl Driver for Hosted {
             Err(AppendError::StoreFull { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn reserve<'s>(
+        &mut self,
+        store: &'s Store,
+        length: usize,
+    ) -> Result<Option<Reservation<'s>>, BenchError> {
+        match store.reserve(Route::Shard(self.shard), length) {
+            Ok(reservation) => Ok(Some(reservation)),
+            Err(AppendError::StoreFull { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn committed(&mut self, _frame: FrameNumber) -> Result<(), BenchError> {
+        Ok(())
     }
 
     fn turn(&mut self) -> Result<bool, BenchError> {

@@ -2,7 +2,8 @@
 
 use crate::cli::{exit::Exit, failure::Failure};
 use corelog::{
-    Address, AppendError, CloseError, FormatError, OpenError, ReadError, ShardFailure, ShardId, WaitError,
+    Address, AppendError, CloseError, FormatError, OpenError, ReadError, ShardFailure, ShardId, SpaceError,
+    WaitError,
 };
 use std::{io, path::PathBuf};
 
@@ -18,6 +19,8 @@ pub enum BenchError {
     Wait(#[from] WaitError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Space(#[from] SpaceError),
     #[error(transparent)]
     Shard(#[from] ShardFailure),
     #[error(transparent)]
@@ -39,6 +42,14 @@ pub enum BenchError {
     NoSpace { path: PathBuf, free: u64, needed: u64 },
     #[error("{}: {error}", path.display())]
     Host { path: PathBuf, error: io::Error },
+    #[error("overwrite measures a store of its own; name it alone")]
+    NotAlone,
+    #[error("the overwrite workload needs records of {min} bytes at least; {bytes} were asked for")]
+    RecordTooSmall { bytes: u64, min: u64 },
+    #[error(
+        "the store is full, and no extent gives more room than the copies of what lives in it take: ask for less than {live}% to live, or for a larger store"
+    )]
+    TooMuchAlive { live: u8 },
     #[error("the core of shard {shard} closed in the middle of the run")]
     CoreClosed { shard: ShardId },
     #[error("a thread of the bench ended early")]
@@ -66,7 +77,10 @@ impl From<BenchError> for Failure {
             BenchError::Read(error) => error.into(),
             BenchError::Close(error) => error.into(),
             BenchError::Damage { .. } => Self::new(Exit::Damage, error),
-            BenchError::RecordTooLarge { .. } => Self::new(Exit::Usage, error),
+            BenchError::RecordTooLarge { .. } | BenchError::RecordTooSmall { .. } | BenchError::NotAlone => {
+                Self::new(Exit::Usage, error)
+            }
+            BenchError::TooMuchAlive { .. } => Self::new(Exit::Full, error),
             BenchError::InUse { .. } => Self::new(Exit::Locked, error),
             BenchError::NoSpace { .. } => Self::new(Exit::Full, error),
             error => Self::new(Exit::Failed, error),

@@ -5,7 +5,7 @@
 
 use super::error::BenchError;
 use crate::cli::{args::Bench, progress::Progress};
-use corelog::{FormatOptions, StoreId, limits::EXTENT_BYTES_DEFAULT};
+use corelog::{FormatOptions, Formatted, StoreId, limits::EXTENT_BYTES_DEFAULT};
 use corelog_shards::{
     device::file::{Access, DeviceFile, OpenError, OpenOptions},
     format::superblock::{COPY_OFFSETS, Superblock},
@@ -26,7 +26,7 @@ const STORE_BYTES_DEFAULT: u64 = 4 << 30;
 /// The smallest store that the bench makes for itself, for each shard.
 const SHARE_BYTES_MIN: u64 = 16 << 20;
 /// Extents of a shard; fewer would make one shard's luck decide when the store is full.
-const EXTENTS_PER_SHARD: u64 = 16;
+pub const EXTENTS_PER_SHARD: u64 = 16;
 
 /// A bench store on the disk.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub struct Ground {
     pub path: PathBuf,
     pub id: StoreId,
     pub shards: u32,
+    pub extent_bytes: u64,
     /// Bytes that its extents hold.
     pub room: u64,
     pub making: Duration,
@@ -41,8 +42,8 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Makes the store; an older one of the bench at the same path goes.
-    pub fn make(args: &Bench, shards: u32) -> Result<Self, BenchError> {
+    /// Makes the store, with so many extents for each shard; an older one of the bench at the same path goes.
+    pub fn make(args: &Bench, shards: u32, extents: u64) -> Result<Self, BenchError> {
         let path = args.store.clone();
         let host = |error| BenchError::Host { path: path.clone(), error };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -54,7 +55,7 @@ impl Ground {
         let options = FormatOptions {
             size_bytes: Some(size),
             shards: Some(shards),
-            extent_bytes: extent_bytes(size, shards),
+            extent_bytes: extent_bytes(size, u64::from(shards) * extents),
             replace: true,
             allow_buffered: args.run.device.allow_buffered,
             ..FormatOptions::default()
@@ -72,7 +73,9 @@ impl Ground {
         rustix::fs::renameat_with(rustix::fs::CWD, &fresh, rustix::fs::CWD, &path, flags)
             .map_err(|errno| host(errno.into()))?;
         let making = started.elapsed();
-        Ok(Self { id: made.store, shards: made.shards, room: made.bytes, making, keep: args.keep, path })
+        let Formatted { store: id, shards, extents, bytes: room } = made;
+        let extent_bytes = room / u64::from(extents);
+        Ok(Self { id, shards, extent_bytes, room, making, keep: args.keep, path })
     }
 
     /// The bytes of the superblock copies, as they are now.
@@ -190,8 +193,8 @@ fn size(args: &Bench, shards: u32) -> Result<u64, BenchError> {
     Ok(size / SUPERBLOCK_AREA_BYTES * SUPERBLOCK_AREA_BYTES)
 }
 
-fn extent_bytes(size: u64, shards: u32) -> u64 {
-    let share = size.saturating_sub(SUPERBLOCK_AREA_BYTES) / (EXTENTS_PER_SHARD * u64::from(shards));
+fn extent_bytes(size: u64, extents: u64) -> u64 {
+    let share = size.saturating_sub(SUPERBLOCK_AREA_BYTES) / extents.max(1);
     let largest_power = share.checked_ilog2().map_or(0, |bits| 1 << bits);
     largest_power.clamp(EXTENT_BYTES_MIN.max(1 << 20), EXTENT_BYTES_DEFAULT)
 }
@@ -225,8 +228,8 @@ mod tests {
 
     #[test]
     fn extents_are_small_enough_for_all_shards() {
-        assert_eq!(extent_bytes(4 << 30, 2), 64 << 20);
-        assert_eq!(extent_bytes(4 << 30, 64), 2 << 20);
+        assert_eq!(extent_bytes(4 << 30, 2 * 16), 64 << 20);
+        assert_eq!(extent_bytes(4 << 30, 64 * 16), 2 << 20);
         assert_eq!(extent_bytes(0, 1), 1 << 20);
     }
 }

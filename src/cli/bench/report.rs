@@ -1,6 +1,9 @@
 //! What the bench prints.
 
-use super::figures::{LatencyRow, Row, WorkloadReport};
+use super::{
+    figures::{LatencyRow, Row, WorkloadReport},
+    overwrite::OverwriteReport,
+};
 use crate::cli::output::{Align, Facts, Table, bytes, bytes_per_second, count, duration, per_second};
 use corelog::CoreGrants;
 use corelog_shards::memory::Pages;
@@ -23,6 +26,7 @@ pub struct Report {
     pub warnings: Vec<String>,
     pub workloads: Vec<WorkloadReport>,
     pub reopen: Option<ReopenReport>,
+    pub overwrite: Option<OverwriteReport>,
     pub seconds: f64,
 }
 
@@ -47,6 +51,9 @@ impl fmt::Display for Report {
         write!(f, "{}", self.facts())?;
         for workload in &self.workloads {
             write_workload(f, workload)?;
+        }
+        if let Some(overwrite) = &self.overwrite {
+            write!(f, "{overwrite}")?;
         }
         if let Some(reopen) = &self.reopen {
             writeln!(f, "\nreopen: {}", reopen.words())?;

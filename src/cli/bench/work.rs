@@ -4,6 +4,7 @@ use super::{
     driver::Driver,
     error::BenchError,
     figures::{LaneRun, Limits, Meter},
+    overwrite::{Choice, Index},
     payload::{Keeper, Kept, Payload, Sequence},
     tasks::{Begun, Operations, keep_in_flight},
 };
@@ -26,17 +27,21 @@ pub enum Work {
     Durable { limits: Limits, in_flight: usize },
     /// Keep so many reads of random records under way, and check each.
     Read { limits: Limits, in_flight: usize, kept: Arc<Vec<Kept>> },
+    /// Write values, over and over.
+    Overwrite { limits: Limits, index: Arc<Index>, choice: Choice },
+    /// Read all values, and check each.
+    Check { index: Arc<Index>, in_flight: usize },
 }
 
 /// One lane: a thread with a shard of its own.
 #[derive(Debug)]
 pub struct Lane {
-    number: u16,
-    record_bytes: usize,
+    pub(super) number: u16,
+    pub(super) record_bytes: usize,
     /// The payloads of all lanes: reads cross over.
-    payloads: Vec<Payload>,
+    pub(super) payloads: Vec<Payload>,
     appended: u64,
-    random: Sequence,
+    pub(super) random: Sequence,
 }
 
 impl Lane {
@@ -61,6 +66,10 @@ impl Lane {
             Work::Append { limits, durability } => self.append(*limits, *durability, store, driver),
             Work::Durable { limits, in_flight } => self.durable(*limits, *in_flight, store, driver),
             Work::Read { limits, in_flight, kept } => self.read(*limits, *in_flight, kept, store, driver),
+            Work::Overwrite { limits, index, choice } => {
+                self.overwrite(*limits, index, *choice, store, driver)
+            }
+            Work::Check { index, in_flight } => self.check(index, *in_flight, store, driver),
         }
     }
 

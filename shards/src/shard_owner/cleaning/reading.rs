@@ -16,6 +16,7 @@ use crate::{
     memory::{BufferPool, PooledBuffer},
     mutant::{self, Mutant},
     shard_owner::ShardOwner,
+    sync::Ordering,
     token::Purpose,
 };
 
@@ -240,6 +241,8 @@ impl ShardOwner {
     /// The read of a run ended.
     pub(crate) fn clean_read_completed(&mut self, device: &mut dyn Device, completion: Completion) {
         let expected = completion.operation.transfer_bytes();
+        let read = completion.result.unwrap_or(0);
+        self.shared.counters().clean_read_bytes.fetch_add(read, Ordering::Relaxed);
         let Operation::Read { buffer, .. } = completion.operation else { return };
         let Reading::Flying { slot, short_reads } = self.cleaner.reading else { return };
         match completion.result {

@@ -11,7 +11,7 @@ mod verdict;
 use super::{
     cores,
     error::BenchError,
-    ground::{Ground, OwnFile, beside},
+    ground::{EXTENTS_PER_SHARD, Ground, OwnFile, beside},
     session::LaneOptions,
 };
 use crate::cli::{
@@ -73,7 +73,7 @@ impl Comparison<'_> {
     fn ground(&self, bytes: u64, cores: u32) -> Result<Ground, BenchError> {
         let size = ByteSize(bytes.next_multiple_of(64 << 20) + (1 << 30));
         let args = Bench { size: Some(self.args.size.unwrap_or(size)), ..self.args.clone() };
-        Ground::make(&args, cores)
+        Ground::make(&args, cores, EXTENTS_PER_SHARD)
     }
 
     fn lanes(&self, ground: &Ground, record_bytes: usize) -> LaneOptions {
