@@ -55,8 +55,8 @@ const QUICK: [(Mutant, u64); 49] = [
     (Mutant::TrimIgnoresLists, 5),
     (Mutant::TrimIgnoresWriters, 17),
     (Mutant::GrowBeforeSync, 17),
-    (Mutant::FreedBeforeCopiesDurable, 679),
-    (Mutant::CopyCountsEarly, 491),
+    (Mutant::FreedBeforeCopiesDurable, 2656),
+    (Mutant::CopyCountsEarly, 91),
     (Mutant::LiveRecordSkipped, 491),
 ];
 
