@@ -6,7 +6,7 @@ use crate::{
         Device, Errno,
         null::{NullDevice, NullOptions},
     },
-    directory::CoreHandle,
+    directory::{CoreHandle, Directory},
     extents::ExtentTable,
     format::checksum::StoreSeed,
     geometry::{Geometry, GeometryError},
@@ -45,7 +45,8 @@ pub enum NullCoreError {
     Shard(#[from] OpenShardError),
 }
 
-/// A core that runs one shard on a null device as large as a store can be: at full speed its log ends after hours.
+/// A core that runs one shard on a null device as large as a store can be: at full speed its log ends after hours. It reads
+/// what its ring still holds; anything else reads as zeros.
 pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<Shard>), NullCoreError> {
     let geometry = Geometry::new(SLOT_BYTES_DEFAULT, EXTENT_BYTES_MAX)?;
     let extents = (STORE_BYTES_MAX / EXTENT_BYTES_MAX - 1) as u32;
@@ -56,13 +57,16 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         device_offset: SUPERBLOCK_AREA_BYTES,
     };
     let store = StoreId([7; 16]);
+    let layout = Arc::new(Layout::new(geometry, vec![run]));
+    let extents = Arc::new(ExtentTable::new(geometry, extents));
+    let over = Arc::new(OverTable::new(Term(1), [], 0));
     let context = ShardContext {
         store,
         term: Term(1),
-        layout: Arc::new(Layout::new(geometry, vec![run])),
-        extents: Arc::new(ExtentTable::new(geometry, extents)),
+        layout: Arc::clone(&layout),
+        extents: Arc::clone(&extents),
         near: Nearness::default(),
-        over: Arc::new(OverTable::new(Term(1), [], 0)),
+        over: Arc::clone(&over),
         headers: BufferPool::new(SLOT_BYTES_DEFAULT as usize, BUFFERS)?,
         shard_count: 1,
         order: FrameOrder::default(),
@@ -80,7 +84,16 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
     let shard = Arc::clone(owner.shared());
     let (handle, mailbox) = CoreHandle::new(CoreId(0), device.bell(), MAILBOX_MESSAGES_DEFAULT as usize);
     let reads = BufferPool::new(SLOT_BYTES_DEFAULT as usize, BUFFERS)?;
-    let core = Core::new(CoreSetup {
+    let directory = Directory {
+        layout,
+        extents,
+        seed,
+        shards: vec![Arc::clone(&shard)],
+        runs_on: vec![CoreId(0)],
+        cores: vec![Arc::clone(&handle)],
+        over,
+    };
+    let mut core = Core::new(CoreSetup {
         device,
         handle,
         mailbox,
@@ -88,5 +101,6 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         small_reads: Arc::clone(&reads),
         large_reads: reads,
     });
+    core.join(Arc::new(directory));
     Ok((core, shard))
 }
