@@ -223,6 +223,26 @@ mod yardsticks {
     }
 
     #[test]
+    fn growth_has_a_cost_for_every_point_of_every_curve() {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let svg = folder.path().join("growth.svg");
+        let line = "bench @ --growth --size 64MiB --bytes 40MiB --seconds 0.02 --repeats 2";
+        let report = run(&path, &format!("{line} --json --svg {}", svg.display())).json();
+        let curves = report["curves"].as_array().unwrap();
+        let points = |curve: &Value| curve["points"].as_array().unwrap().clone();
+        let found: Vec<_> =
+            curves.iter().map(|curve| (curve["name"].as_str().unwrap(), points(curve).len())).collect();
+        // 1 to 32 MiB and the rest of 40; the largest record that a store of this size takes is below 16 MiB.
+        assert_eq!(found, [("written", 7), ("sizes", 10), ("in-flight", 9), ("shards", 3)], "{report:#}");
+        for point in curves.iter().flat_map(points) {
+            assert!(number(&point["ns"]) > 0.0 && number(&point["records"]) > 0.0, "{point:#}");
+        }
+        assert!(fs::read_to_string(&svg).unwrap().contains("in-flight"));
+        assert_eq!(left(folder.path()), ["growth.svg"]);
+    }
+
+    #[test]
     fn rows_that_were_not_asked_for_are_not_run() {
         let folder = folder();
         let path = folder.path().join("store");

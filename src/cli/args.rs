@@ -395,16 +395,21 @@ pub struct Bench {
     /// Compare with bare loops that copy, checksum and write and do nothing else, in turns, instead of running the
     /// workloads.
     #[cfg(feature = "yardsticks")]
-    #[arg(long)]
+    #[arg(long, group = "comparison")]
     pub yardsticks: bool,
     /// Which comparisons; several with commas.
     #[cfg(feature = "yardsticks")]
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', requires = "yardsticks")]
     #[arg(default_values_t = YardstickRow::ALL)]
     pub rows: Vec<YardstickRow>,
+    /// What an append costs as more is written (up to --bytes, 4GiB unless said), as records get longer, as more wait to be
+    /// durable, and as there are more shards, instead of running the workloads.
+    #[cfg(feature = "yardsticks")]
+    #[arg(long, group = "comparison")]
+    pub growth: bool,
     /// How often each comparison is made; the medians count.
     #[cfg(feature = "yardsticks")]
-    #[arg(long, value_name = "N", default_value = "5", requires = "yardsticks")]
+    #[arg(long, value_name = "N", default_value = "5", requires = "comparison")]
     pub repeats: NonZeroU32,
     /// How the store is run.
     #[command(flatten)]
@@ -412,7 +417,7 @@ pub struct Bench {
     /// Print as JSON, to FILE if one is given.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub json: Option<JsonTarget>,
-    /// Draw the rate of each core and the latencies into this SVG file.
+    /// Draw the rate of each core and the latencies, or what grows, into this SVG file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
     /// Keep the store; it is removed otherwise. What an interrupted run leaves is replaced by the next.

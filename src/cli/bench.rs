@@ -5,6 +5,8 @@ mod driver;
 mod error;
 mod figures;
 mod ground;
+#[cfg(feature = "yardsticks")]
+mod growth;
 mod overwrite;
 mod payload;
 mod plot;
@@ -54,6 +56,10 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
     #[cfg(feature = "yardsticks")]
     if args.yardsticks {
         return yardsticks::run(args, &options);
+    }
+    #[cfg(feature = "yardsticks")]
+    if args.growth {
+        return growth::run(args, &options);
     }
     let report = measure(args, &options)?;
     if let Some(path) = &args.svg {

@@ -21,7 +21,8 @@ use crate::cli::{
     size::ByteSize,
 };
 use corelog::Options;
-use std::{fs, path::PathBuf, time::Duration};
+use serde::Serialize;
+use std::{fmt, fs, path::PathBuf, time::Duration};
 use verdict::{Verdicts, table};
 
 /// A run that ends by its bytes; this only bounds it.
@@ -31,7 +32,7 @@ const TIMED_RUN_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the comparisons that were asked for and prints them.
 pub fn run(args: &Bench, options: &Options) -> Result<(), Failure> {
-    let comparison = Comparison { args, options, repeats: args.repeats.get() as usize };
+    let comparison = Comparison::new(args, options);
     let mut found = Verdicts::default();
     for row in YardstickRow::ALL.into_iter().filter(|row| args.rows.contains(row)) {
         match row {
@@ -42,17 +43,21 @@ pub fn run(args: &Bench, options: &Options) -> Result<(), Failure> {
             YardstickRow::Reopen => reopen::run(&comparison, &mut found)?,
         }
     }
-    print(args, &found)
+    print(args, &found, |found| table(&found.rows))
 }
 
 /// What all rows are measured with.
-struct Comparison<'a> {
-    args: &'a Bench,
-    options: &'a Options,
-    repeats: usize,
+pub(super) struct Comparison<'a> {
+    pub(super) args: &'a Bench,
+    pub(super) options: &'a Options,
+    pub(super) repeats: usize,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    pub(super) const fn new(args: &'a Bench, options: &'a Options) -> Self {
+        Self { args, options, repeats: args.repeats.get() as usize }
+    }
+
     /// One core, and two where there are.
     fn core_counts(&self) -> impl Iterator<Item = u32> + use<> {
         let most = cores(self.options);
@@ -60,7 +65,7 @@ impl Comparison<'_> {
     }
 
     /// Payload of one run: as asked, or `default`.
-    fn bytes(&self, default: u64) -> u64 {
+    pub(super) fn bytes(&self, default: u64) -> u64 {
         self.args.bytes.map_or(default, |bytes| bytes.0)
     }
 
@@ -82,7 +87,12 @@ impl Comparison<'_> {
     }
 }
 
-fn print(args: &Bench, found: &Verdicts) -> Result<(), Failure> {
+/// As JSON, or as the text that `for_person` makes of it, where it was asked for.
+pub(super) fn print<T: Serialize, D: fmt::Display>(
+    args: &Bench,
+    found: &T,
+    for_person: impl FnOnce(&T) -> D,
+) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let reader = Reader::from_json_flag(args.json == Some(JsonTarget::Standard));
     if let Some(JsonTarget::File(path)) = &args.json {
@@ -90,7 +100,7 @@ fn print(args: &Bench, found: &Verdicts) -> Result<(), Failure> {
         let mut file = fs::File::create(path).map_err(host)?;
         Reader::Program.write(&mut file, found, |_| "").map_err(host)?;
     }
-    reader.write(&mut out, found, |found| table(&found.rows)).map_err(Failure::of_output)
+    reader.write(&mut out, found, for_person).map_err(Failure::of_output)
 }
 
 /// A bare loop's files, removed at the end.
