@@ -129,10 +129,10 @@ impl Store {
     /// Says that the record at `address`, of so many bytes, is no longer wanted. It reads and writes nothing: the bytes
     /// count as dead, and cleaning chooses extents by such counts. Those of a large record are not counted.
     ///
-    /// Each checkpoint stores the counts, so that a crash forgets at most what was released since the last one; then
-    /// cleaning takes an extent for fuller than it is until it comes to it, and asks the owner of the records. One that
-    /// counts as nearly full it does not come to, so that a nearly full store may be full for good after that: it has
-    /// to grow, or be trimmed.
+    /// Say it once, when nobody looks the record up any more. Each checkpoint stores the counts, so that a crash forgets at most
+    /// what was released since the last one. Then cleaning takes an extent for fuller than it is, until it has no better
+    /// one: it reads what earlier opens wrote and asks the owner of the records. What was written since the store was
+    /// opened counts as wanted until it is released.
     pub fn release(&self, address: Address, payload_bytes: usize) -> Result<(), SpaceError> {
         let shard = self.directory().owner_of(address).map_err(SpaceError::Place)?;
         let (extents, geometry) = (&self.directory().extents, self.directory().layout.geometry());
@@ -165,6 +165,8 @@ impl Store {
     /// the moved ones again. An address that was moved away from is `Reclaimed` once its extent is freed.
     pub fn clean_with(&self, owner: Arc<dyn RecordOwner>) -> bool {
         let is_on = self.cleaning().turn_on(owner);
+        // What found the store full so far may wait from now on.
+        self.shards().iter().for_each(|shard| shard.hope_again());
         self.directory().cores.iter().for_each(|core| core.ring());
         is_on
     }

@@ -42,6 +42,12 @@ fn say(line: &str) {
 #[test]
 fn child() {
     let Ok(argument) = std::env::var(CHILD) else { return };
+    // A thread that cannot go on ends all of it, so that whoever comes to kill it sees that.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(1);
+    }));
     let (seed, path) = argument.split_once(' ').unwrap();
     let seed: u64 = seed.parse().unwrap();
     let store = Store::open(path, &options()).unwrap();
@@ -126,8 +132,10 @@ fn live_and_die(seed: u64, path: &Path, after: Duration, told: &mut Told) {
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| lines.for_each(|line| told.hear(&line).unwrap_or_default()));
         std::thread::sleep(after);
+        let end = child.try_wait().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_eq!(end, None, "the child ended by itself");
         reader.join().unwrap();
     });
 }

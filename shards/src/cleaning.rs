@@ -109,7 +109,7 @@ impl CleaningOptions {
 pub struct Cleaning {
     options: CleaningOptions,
     owner: OnceLock<Arc<dyn RecordOwner>>,
-    /// Shards that may yet free an extent by cleaning.
+    /// Shards that may yet free an extent by cleaning; those that never looked are among them.
     hopeful: AtomicU64,
 }
 
@@ -137,9 +137,9 @@ impl Cleaning {
         &self.options
     }
 
-    /// True if a shard may yet free an extent: a full store is worth waiting for.
+    /// True if a shard may yet free an extent, or has not looked since cleaning is on: a full store is worth waiting for.
     pub(crate) fn has_hope(&self) -> bool {
-        self.hopeful.load(Ordering::Acquire) > 0
+        self.owner.get().is_some() && self.hopeful.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn gain_hope(&self) {

@@ -186,6 +186,11 @@ impl ExtentTable {
         }
     }
 
+    /// So many bytes at least are no longer wanted: somebody looked. Gives what counts now.
+    pub(crate) fn raise_dead(&self, extent: ExtentIndex, bytes: u64) -> u64 {
+        self.row(extent).map_or(0, |row| row.dead.fetch_max(bytes, Ordering::Relaxed).max(bytes))
+    }
+
     /// Bytes of records in an extent that were noted as no longer wanted, in this claim.
     #[must_use]
     pub fn dead_bytes(&self, extent: ExtentIndex) -> u64 {

@@ -155,6 +155,10 @@ mutants! {
     CopyCountsEarly,
     /// Cleaning leaves a record behind that is wanted.
     LiveRecordSkipped,
+    /// A group of copies is written a second time.
+    RelocatedTwice,
+    /// An extent whose cleaning an earlier open began is begun from its first record.
+    CleaningBegunAgain,
 }
 
 impl Mutant {

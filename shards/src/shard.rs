@@ -16,7 +16,7 @@ use crate::{
         reservation::{Placed, Reservation},
     },
     scan::ScanPins,
-    sync::{AtomicBool, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering, fence},
     watermark::{Durability, Mark, RoomWaiters, Watermarks},
     writers::{OpenWriters, WriterPin},
 };
@@ -278,6 +278,14 @@ impl Shard {
             return Err(self.explain(Refusal::Closed));
         }
         self.ring.reserve_privileged(length).map_err(|refusal| self.explain(refusal))
+    }
+
+    /// Cleaning was turned on: a full store is one to wait for until the shard's owner has looked what can be freed. Wake
+    /// its core then.
+    pub fn hope_again(&self) {
+        // Pairs with the one in `ShardOwner::tell_starved`.
+        fence(Ordering::SeqCst);
+        self.is_starved.store(false, Ordering::Release);
     }
 
     #[cold]

@@ -13,6 +13,7 @@ mod replaying;
 use super::{Move, ShardOwner};
 use crate::{
     address::Address,
+    cleaning::Cleaning,
     device::Device,
     format::{
         control::ExtentFacts,
@@ -59,7 +60,7 @@ impl Contents {
 enum Stage {
     /// An earlier open copied some of it: its owner has to hear of those groups, from the last one back.
     Replay(Option<Address>),
-    /// Its records are looked at, whether they can be moved.
+    /// Its records are looked at, whether they can be moved and which of them are wanted.
     Survey,
     /// They are copied.
     Copy,
@@ -81,6 +82,8 @@ struct Task {
     /// What an earlier open is done with.
     skip_to: u64,
     contents: Contents,
+    /// Bytes that a survey found to be copied for nobody.
+    dead_bytes: u64,
     /// The group that is being gathered begins here.
     from: u64,
     records: Vec<MovedRecord>,
@@ -103,7 +106,7 @@ struct Pending {
 }
 
 /// The owner's knowledge of the shard's cleaning.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cleaner {
     /// Free extents went below the low mark, and have not reached the high one.
     is_on: bool,
@@ -112,7 +115,7 @@ pub(super) struct Cleaner {
     is_blocked: bool,
     task: Option<Task>,
     pending: VecDeque<Pending>,
-    /// Of the extents that this open has seen all of.
+    /// Of the extents that this open has seen all of: those that it wrote, and those that it surveyed.
     contents: BTreeMap<ExtentOrdinal, Contents>,
     /// Extents that could not be read.
     left_alone: BTreeSet<ExtentOrdinal>,
@@ -120,6 +123,25 @@ pub(super) struct Cleaner {
     barren_at: Option<Standing>,
     pool: Option<Arc<BufferPool>>,
     reading: Reading,
+}
+
+impl Cleaner {
+    /// Of a shard that has yet to look what it can free, and so has hope.
+    pub(super) fn new(cleaning: &Cleaning) -> Self {
+        cleaning.gain_hope();
+        Self {
+            is_on: false,
+            is_hopeful: true,
+            is_blocked: false,
+            task: None,
+            pending: VecDeque::new(),
+            contents: BTreeMap::new(),
+            left_alone: BTreeSet::new(),
+            barren_at: None,
+            pool: None,
+            reading: Reading::Idle,
+        }
+    }
 }
 
 /// What decides whether there is something to clean.
@@ -284,7 +306,7 @@ impl ShardOwner {
         }
         if is_hopeful {
             self.context.cleaning.gain_hope();
-        } else if self.context.cleaning.lose_hope() {
+        } else if self.context.cleaning.lose_hope() && self.context.cleaning.owner().is_some() {
             // Appends that wait elsewhere have to hear that the store is full.
             self.space.tell_all();
         }
@@ -306,6 +328,7 @@ impl Task {
             frames_done: 0,
             skip_to: 0,
             contents: Contents::default(),
+            dead_bytes: 0,
             from,
             records: Vec::new(),
             copies: RecordGroup::new(),

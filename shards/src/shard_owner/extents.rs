@@ -11,7 +11,7 @@ use crate::{
     memory::PooledBuffer,
     mutant::{self, Mutant},
     open::claimed_header,
-    sync::Ordering,
+    sync::{Ordering, fence},
     token::Purpose,
 };
 
@@ -35,7 +35,7 @@ impl ShardOwner {
                 self.space.tell_all();
             }
             if self.is_starved() {
-                self.shared.is_starved.store(true, Ordering::Release);
+                self.tell_starved();
                 // Appends that wait for room must hear that there will be none; also those that saw an extent which
                 // another shard has claimed since.
                 self.shared.room.publish(&mut self.woken);
@@ -89,12 +89,24 @@ impl ShardOwner {
         if !self.is_wrong_about_room() {
             return false;
         }
-        let is_starved = self.is_starved();
-        self.shared.is_starved.store(is_starved, Ordering::Release);
-        if is_starved {
+        if self.is_starved() {
+            self.tell_starved();
             self.shared.room.publish(&mut self.woken);
+        } else {
+            self.shared.is_starved.store(false, Ordering::Release);
         }
         true
+    }
+
+    /// Appends that find no room are refused from now on, unless cleaning was turned on at this moment.
+    fn tell_starved(&self) {
+        self.shared.is_starved.store(true, Ordering::Release);
+        // Pairs with the one in `Shard::hope_again`: either that comes after the store above, or its owner of records
+        // is seen here.
+        fence(Ordering::SeqCst);
+        if self.context.cleaning.has_hope() {
+            self.shared.is_starved.store(false, Ordering::Release);
+        }
     }
 
     pub(super) const fn is_claiming(&self) -> bool {

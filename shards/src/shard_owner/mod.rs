@@ -207,6 +207,7 @@ impl ShardOwner {
         space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));
         let home = (start.shard, context.shard_count);
         let claim_from = context.near.home(home.0, home.1, &context.layout, &context.extents);
+        let cleaner = Cleaner::new(&context.cleaning);
         Self {
             context,
             local,
@@ -228,7 +229,7 @@ impl ShardOwner {
             syncing: Unsynced::default(),
             linger_since: None,
             space,
-            cleaner: Cleaner::default(),
+            cleaner,
             is_hungry: false,
             is_closing: false,
             woken: Vec::new(),

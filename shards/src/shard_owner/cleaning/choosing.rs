@@ -5,7 +5,8 @@ use crate::{
     cleaning::{Candidate, VictimPolicy},
     format::{control::ExtentFacts, moved::MovedGroup, record::record_bytes},
     ids::{ExtentOrdinal, FrameNumber},
-    limits::{CLEAN_LIVE_PERCENT_MAX, FRAME_HEADER_BYTES, MOVED_ENTRY_BYTES},
+    limits::{CLEAN_LIVE_PERCENT_MAX, FRAME_HEADER_BYTES, MOVED_ENTRY_BYTES, RECORD_HEADER_BYTES},
+    mutant::{self, Mutant},
     shard_owner::ShardOwner,
     sync::Ordering,
 };
@@ -54,7 +55,7 @@ impl ShardOwner {
         }
         // Before the look: what is released after it changes the number.
         let standing = self.what_matters();
-        let Some(facts) = self.choose() else {
+        let Some(facts) = self.choose().or_else(|| self.uncounted()) else {
             self.cleaner.barren_at = Some(standing);
             if let Some(frame) = self.next_to_be_durable() {
                 // Nobody else may ever ask for it, and those who wait for room wait for this.
@@ -68,8 +69,7 @@ impl ShardOwner {
         };
         let geometry = self.context.layout.geometry();
         let first = geometry.first_frame_slot(facts.extent);
-        let is_known = self.cleaner.contents.contains_key(&facts.ordinal);
-        let stage = if is_known { Stage::Copy } else { Stage::Survey };
+        let stage = if self.is_counted(&facts) { Stage::Copy } else { Stage::Survey };
         self.cleaner.task = Some(Task::begin(facts, first, geometry.byte_of(first), stage));
         self.set_hope(true);
         true
@@ -84,7 +84,9 @@ impl ShardOwner {
         let first = geometry.first_frame_slot(facts.extent);
         // Where the first copies are, only the chain of groups knows.
         self.shared.scans().note_copies(Some(facts.ordinal));
-        self.cleaner.task = Some(Task::resume(facts, first, known));
+        let is_anew = mutant::is_active(Mutant::CleaningBegunAgain);
+        let anew = || Task::begin(facts, first, geometry.byte_of(first), Stage::Copy);
+        self.cleaner.task = Some(if is_anew { anew() } else { Task::resume(facts, first, known) });
         self.set_hope(true);
         true
     }
@@ -93,15 +95,8 @@ impl ShardOwner {
     fn choose(&self) -> Option<ExtentFacts> {
         let policy = &self.context.cleaning.options().policy;
         let now = super::super::submission::unix_ns();
-        let end = self.end_of_candidates();
-        let durable = self.shared.durable.reached();
         let mut best: Option<(f64, ExtentFacts)> = None;
-        for sealed in self.sealed_extents().take_while(|sealed| sealed.facts.ordinal < end) {
-            let facts = sealed.facts;
-            let is_durable = facts.frames_end() <= durable;
-            if sealed.is_freeing || !is_durable || !self.is_worth_it(&facts) {
-                continue;
-            }
+        for facts in self.candidates().filter(|facts| self.is_worth_it(facts)) {
             let candidate = Candidate {
                 ordinal: facts.ordinal,
                 live_bytes: live_bytes(&facts),
@@ -116,15 +111,37 @@ impl ShardOwner {
         best.map(|(_, facts)| facts)
     }
 
-    /// The last frame of the oldest extent that would be a candidate if it were durable.
+    /// The last frame of the oldest extent that would do if it were durable.
     fn next_to_be_durable(&self) -> Option<FrameNumber> {
-        let (end, durable) = (self.end_of_candidates(), self.shared.durable.reached());
-        self.sealed_extents()
-            .take_while(|sealed| sealed.facts.ordinal < end)
-            .filter(|sealed| !sealed.is_freeing && self.is_worth_it(&sealed.facts))
-            .map(|sealed| sealed.facts.frames_end())
-            .find(|end| *end > durable)
-            .map(|end| FrameNumber(end.0 - 1))
+        let durable = self.shared.durable.reached();
+        let would_do = |facts: &ExtentFacts| self.is_worth_it(facts) || !self.is_counted(facts);
+        let mut ends = self.sealed_candidates().filter(would_do).map(|facts| facts.frames_end());
+        ends.find(|end| *end > durable).map(|end| FrameNumber(end.0 - 1))
+    }
+
+    /// The oldest extent of which only an earlier open knew what was released: what that noted since its last checkpoint
+    /// is forgotten, and whoever built an index by a scan releases nothing of what was overwritten before. Its owner is
+    /// asked, once in an open.
+    fn uncounted(&self) -> Option<ExtentFacts> {
+        self.candidates().find(|facts| !self.is_counted(facts))
+    }
+
+    fn is_counted(&self, facts: &ExtentFacts) -> bool {
+        self.cleaner.contents.contains_key(&facts.ordinal)
+    }
+
+    /// Extents that may be read and freed.
+    fn candidates(&self) -> impl Iterator<Item = ExtentFacts> + '_ {
+        let durable = self.shared.durable.reached();
+        self.sealed_candidates().filter(move |facts| facts.frames_end() <= durable)
+    }
+
+    /// Extents that may be once they are durable.
+    fn sealed_candidates(&self) -> impl Iterator<Item = ExtentFacts> + '_ {
+        let end = self.end_of_candidates();
+        let sealed = self.sealed_extents().take_while(move |sealed| sealed.facts.ordinal < end);
+        let facts = sealed.filter(|sealed| !sealed.is_freeing).map(|sealed| sealed.facts);
+        facts.filter(|facts| !self.cleaner.left_alone.contains(&facts.ordinal))
     }
 
     /// Extents from here on are not cleaned: a cursor stands in front, and whoever reads from it reads in order; or
@@ -140,20 +157,36 @@ impl ShardOwner {
             .unwrap_or(ExtentOrdinal(u64::MAX))
     }
 
-    fn is_worth_it(&self, facts: &ExtentFacts) -> bool {
+    pub(super) fn is_worth_it(&self, facts: &ExtentFacts) -> bool {
         let contents = self.cleaner.contents.get(&facts.ordinal);
-        let is_movable = contents.is_none_or(|contents| self.is_movable(contents));
-        if !is_movable || self.cleaner.left_alone.contains(&facts.ordinal) {
+        if !contents.is_none_or(|contents| self.is_movable(contents)) {
             return false;
         }
-        let geometry = self.context.layout.geometry();
-        let (extent_bytes, buffer_bytes) = (geometry.extent_bytes(), self.shared.ring().buffer_bytes());
         let live = live_bytes(facts);
-        // Copies, their lists, slots that are not full, and the buffer that does not fit at the end of an extent: all
-        // has to go into one extent, which may be the last of the reserve.
-        let needs = live + live / 16 + facts.records * MOVED_ENTRY_BYTES as u64 + 2 * buffer_bytes;
-        let room = extent_bytes - geometry.slot_bytes() - buffer_bytes.min(extent_bytes / 4);
-        live * 100 <= extent_bytes * CLEAN_LIVE_PERCENT_MAX && (needs <= room || live == 0)
+        let extent_bytes = self.context.layout.geometry().extent_bytes();
+        live * 100 <= extent_bytes * CLEAN_LIVE_PERCENT_MAX
+            && (live == 0 || self.fits_one_extent(facts, live))
+    }
+
+    /// True if one extent, which may be the last of the reserve, takes all copies and what freeing needs. What is not
+    /// known of the extent yet is taken for the best.
+    fn fits_one_extent(&self, facts: &ExtentFacts, live: u64) -> bool {
+        let geometry = self.context.layout.geometry();
+        let longest = self.cleaner.contents.get(&facts.ordinal).map_or(0, |contents| contents.longest);
+        let copies = Copies {
+            live,
+            records: facts.records,
+            longest: record_bytes(u64::from(longest)),
+            group: self.group_bytes_max(),
+            slot: geometry.slot_bytes(),
+        };
+        let since = copies.slots() * geometry.slot_bytes() / self.context.checkpoint_bytes;
+        // One that freeing needs, and one that was due.
+        let notes = 1 + (2 + since) * self.space.checkpoint_slots(geometry.slot_bytes(), copies.group);
+        // No frame begins where a buffer would not fit any more.
+        let tail = self.shared.ring().buffer_bytes() / geometry.slot_bytes() - 1;
+        let first = geometry.first_frame_slot(facts.extent);
+        copies.slots() + notes + tail <= geometry.slots_left(first)
     }
 
     pub(super) fn is_movable(&self, contents: &Contents) -> bool {
@@ -162,8 +195,88 @@ impl ShardOwner {
     }
 }
 
+/// What is to be copied.
+struct Copies {
+    /// Bytes of the records, at the most.
+    live: u64,
+    /// How many there are, at the most.
+    records: u64,
+    /// Bytes of the longest.
+    longest: u64,
+    /// Bytes of a group.
+    group: u64,
+    slot: u64,
+}
+
+impl Copies {
+    /// Slots that they take, at the most, if each group is a frame of its own.
+    fn slots(&self) -> u64 {
+        let entry = MOVED_ENTRY_BYTES as u64;
+        let list = record_bytes(MovedGroup::bytes_of(0) as u64);
+        let bytes = self.live + self.records.min(self.live / RECORD_HEADER_BYTES) * entry;
+        // What does not fit any more ends a group, and any two in a row have more than one's room.
+        let room = self.group - list;
+        let fill = room.saturating_sub(self.longest + entry).max(room / 2);
+        let groups = bytes / fill + 1;
+        let most = (bytes + groups * (list + FRAME_HEADER_BYTES)).div_ceil(self.slot) + groups;
+        // One record alone may be longer than a group.
+        let is_bounded = list + entry + self.longest <= self.group;
+        let by_groups = groups * (self.group + FRAME_HEADER_BYTES).div_ceil(self.slot);
+        if is_bounded { most.min(by_groups) } else { most }
+    }
+}
+
 /// At the most: what nobody released counts as live.
 fn live_bytes(facts: &ExtentFacts) -> u64 {
     let headers = u64::from(facts.frames) * FRAME_HEADER_BYTES;
     facts.bytes.saturating_sub(headers).saturating_sub(facts.dead_bytes)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Groups as `copying` makes them, each in a frame of its own, of random lengths up to some bound.
+    #[test]
+    fn no_more_slots_are_taken_than_was_thought() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut below = |bound: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % bound
+        };
+        for (group, slot) in
+            [(8 << 10, 4 << 10), (16 << 10, 4 << 10), (128 << 10, 4 << 10), (32 << 10, 64 << 10)]
+        {
+            for longest in [1, 100, 1000, 5000, 15_000] {
+                let group = group - FRAME_HEADER_BYTES;
+                let records: Vec<u64> = (0..500).map(|_| record_bytes(below(longest))).collect();
+                let (mut slots, mut count, mut bytes) = (0, 0, 0);
+                let of = |count: usize, bytes: u64| record_bytes(MovedGroup::bytes_of(count) as u64) + bytes;
+                let frame = |bytes: u64| (FRAME_HEADER_BYTES + bytes).div_ceil(slot);
+                for record in &records {
+                    if count > 0 && of(count + 1, bytes + record) > group {
+                        slots += frame(of(count, bytes));
+                        (count, bytes) = (0, 0);
+                    }
+                    (count, bytes) = (count + 1, bytes + record);
+                }
+                slots += frame(of(count, bytes));
+                let copies = Copies {
+                    live: records.iter().sum(),
+                    records: records.len() as u64,
+                    longest: records.iter().copied().max().unwrap_or(0),
+                    group,
+                    slot,
+                };
+                let thought = copies.slots();
+                assert!(slots <= thought, "{slots} slots, {thought} thought: {group} {slot} {longest}");
+                let bound = copies.live / slot;
+                println!(
+                    "group {group} slot {slot} longest {longest}: {slots} of {thought}, bytes alone {bound}"
+                );
+            }
+        }
+    }
 }

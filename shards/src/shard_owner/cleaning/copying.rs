@@ -8,6 +8,7 @@ use crate::{
         record::{RecordKind, record_bytes},
     },
     limits::{CLEAN_GROUPS_PENDING_MAX, FRAME_HEADER_BYTES},
+    mutant::{self, Mutant},
     ring::{Refusal, group::RecordGroup},
     shard_owner::{Move, ShardOwner},
     sync::Ordering,
@@ -18,8 +19,12 @@ impl ShardOwner {
     /// record, which is one by itself.
     pub(super) fn has_room(&self, task: &Task, payload: usize) -> bool {
         let control = record_bytes(MovedGroup::bytes_of(task.records.len() + 1) as u64);
-        let most = (self.shared.ring().buffer_bytes() - FRAME_HEADER_BYTES) / 2;
-        task.records.is_empty() || control + task.copies.bytes_with(payload) <= most
+        task.records.is_empty() || control + task.copies.bytes_with(payload) <= self.group_bytes_max()
+    }
+
+    /// A frame with one group fills half of a buffer's slots, and one with two all of them.
+    pub(super) fn group_bytes_max(&self) -> u64 {
+        self.shared.ring().buffer_bytes() / 2 - FRAME_HEADER_BYTES
     }
 
     /// Makes a group of what was gathered, if anything was. Records before `up_to` were looked at.
@@ -55,6 +60,11 @@ impl ShardOwner {
         self.shared.scans().note_copies(Some(self.last_ordinal));
         let reserved = self.shared.ring().reserve_privileged(group.reserve_length());
         let placed = reserved.map(|room| room.commit_group(&group, &mut |address| addresses.push(address)));
+        if mutant::is_active(Mutant::RelocatedTwice)
+            && let Ok(room) = self.shared.ring().reserve_privileged(group.reserve_length())
+        {
+            room.commit_group(&group, &mut |_address| ());
+        }
         let placed = match placed {
             Ok(placed) => placed,
             Err(refusal) => {

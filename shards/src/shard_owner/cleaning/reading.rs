@@ -83,16 +83,7 @@ impl ShardOwner {
                 self.cleaner.task = Some(task);
                 return self.read_run(device, slot, slots);
             }
-            Looked::Over if is_survey => {
-                self.cleaner.contents.insert(task.facts.ordinal, task.contents);
-                if !self.is_movable(&task.contents) {
-                    // It is not looked at again.
-                    self.cleaner.barren_at = None;
-                    return true;
-                }
-                task.stage = Stage::Copy;
-                task.rewind(geometry.first_frame_slot(task.facts.extent));
-            }
+            Looked::Over if is_survey => return self.end_survey(task),
             Looked::Over => {
                 let up_to = geometry.byte_of(task.slot);
                 self.make_ready(&mut task, up_to);
@@ -106,6 +97,23 @@ impl ShardOwner {
             }
         }
         self.cleaner.task = Some(task);
+        true
+    }
+
+    /// Of the extent is known now whether it can be moved, and how much of it is wanted: less at most than was counted.
+    fn end_survey(&mut self, mut task: Task) -> bool {
+        let Task { mut facts, contents, dead_bytes, .. } = task;
+        // What was released meanwhile may have been found dead or not.
+        facts.dead_bytes = self.context.extents.raise_dead(facts.extent, dead_bytes);
+        self.cleaner.contents.insert(facts.ordinal, contents);
+        if self.is_worth_it(&facts) {
+            task.stage = Stage::Copy;
+            task.rewind(self.context.layout.geometry().first_frame_slot(facts.extent));
+            self.cleaner.task = Some(task);
+        } else {
+            // It is not looked at again.
+            self.cleaner.barren_at = None;
+        }
         true
     }
 
@@ -171,6 +179,11 @@ impl ShardOwner {
             *budget -= 1;
             if task.stage == Stage::Survey {
                 task.contents.note(&header);
+                match self.is_wanted(task, &header, rest) {
+                    Ok(Some(_payload)) => {}
+                    Ok(None) => task.dead_bytes += header.stride(),
+                    Err(why) => return Some(why),
+                }
             } else if let Some(stopped) = self.judge(task, &header, rest) {
                 return Some(stopped);
             }
@@ -181,28 +194,45 @@ impl ShardOwner {
 
     /// Takes the record into the group if it is wanted.
     fn judge(&self, task: &mut Task, header: &RecordHeader, bytes: &[u8]) -> Option<Looked> {
-        let geometry = self.context.layout.geometry();
-        let byte = geometry.byte_of(task.slot) + task.offset;
-        if byte < task.skip_to || !is_copied(header.kind) {
+        let byte = self.context.layout.geometry().byte_of(task.slot) + task.offset;
+        if byte < task.skip_to || !header.kind.is_movable() {
             return (!header.kind.is_movable()).then_some(Looked::Bad("a record of it cannot be moved"));
         }
-        let generation = task.facts.generation;
-        let seed = StoreSeed::new(self.context.store).record_seed(generation, byte);
-        let Ok(view) = check_record(bytes, seed) else {
-            return Some(Looked::Bad("a record of it is damaged"));
+        let payload = match self.is_wanted(task, header, bytes) {
+            Ok(payload) => payload?,
+            Err(why) => return Some(why),
         };
-        let address = Address::new(geometry, byte, generation, u64::from(header.length));
-        let owner = self.context.cleaning.owner()?;
-        let is_skipped = mutant::is_active(Mutant::LiveRecordSkipped) && task.records.len() == 1;
-        if is_skipped || !owner.is_live(address, view.payload) {
+        if mutant::is_active(Mutant::LiveRecordSkipped) && task.records.len() == 1 {
             return None;
         }
-        if !self.has_room(task, view.payload.len()) {
+        if !self.has_room(task, payload.len()) {
             return Some(Looked::Full);
         }
         task.records.push(MovedRecord { byte, length: header.length });
-        task.copies.push(view.payload, RecordKind::MOVED);
+        task.copies.push(payload, RecordKind::MOVED);
         None
+    }
+
+    /// The payload of the record at hand if its owner wants it; what cannot be moved is wanted by somebody else.
+    fn is_wanted<'a>(
+        &self,
+        task: &Task,
+        header: &RecordHeader,
+        bytes: &'a [u8],
+    ) -> Result<Option<&'a [u8]>, Looked> {
+        if !is_copied(header.kind) {
+            return Ok((!header.kind.is_movable()).then_some(&[]));
+        }
+        let geometry = self.context.layout.geometry();
+        let byte = geometry.byte_of(task.slot) + task.offset;
+        let generation = task.facts.generation;
+        let seed = StoreSeed::new(self.context.store).record_seed(generation, byte);
+        let Ok(view) = check_record(bytes, seed) else {
+            return Err(Looked::Bad("a record of it is damaged"));
+        };
+        let address = Address::new(geometry, byte, generation, u64::from(header.length));
+        let is_live = self.context.cleaning.owner().is_some_and(|it| it.is_live(address, view.payload));
+        Ok(is_live.then_some(view.payload))
     }
 
     // ---- runs -----------------------------------------------------------------------------------------------------

@@ -1,13 +1,24 @@
 //! Writing checkpoints: a list of what is so before a frame, in as many records as it takes.
 
-use super::{CheckpointPlace, ShardOwner, Writing};
+use super::{CheckpointPlace, ShardOwner, Space, Writing};
 use crate::{
     address::Address,
     format::control::{Checkpoint, Control, ExtentFacts},
     ids::ExtentIndex,
+    limits::{CHECKPOINT_ENTRY_BYTES, CHECKPOINT_HEAD_BYTES, CURSOR_NAME_BYTES_MAX},
     mutant::{self, Mutant},
     requests::Reply,
 };
+
+impl Space {
+    /// Slots that a checkpoint takes in frames of its own, with the mark behind it, in parts of so many bytes.
+    pub(in crate::shard_owner) fn checkpoint_slots(&self, slot_bytes: u64, part_bytes: u64) -> u64 {
+        let cursors = self.cursors.len() * 2 * CURSOR_NAME_BYTES_MAX;
+        let listed = CHECKPOINT_HEAD_BYTES + self.live.len() * CHECKPOINT_ENTRY_BYTES + cursors;
+        let bytes = listed as u64;
+        bytes.div_ceil(slot_bytes) + bytes / part_bytes + 2
+    }
+}
 
 impl ShardOwner {
     /// `wants_mark`: nobody may append behind it.
