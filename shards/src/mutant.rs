@@ -157,8 +157,6 @@ mutants! {
     LiveRecordSkipped,
     /// A group of copies is written a second time.
     RelocatedTwice,
-    /// An extent whose cleaning an earlier open began is begun from its first record.
-    CleaningBegunAgain,
 }
 
 impl Mutant {

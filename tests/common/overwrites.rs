@@ -106,6 +106,11 @@ pub fn shard_of(key: u64, shards: u64) -> ShardId {
 /// from the commit on, not while waiting for room. Gives the version, and the steps that cleaning made in the key's shard
 /// while the append waited for room.
 pub fn write(store: &Store, index: &Index, key: u64, durable: bool) -> (u64, u64) {
+    try_write(store, index, key, durable).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, unless there is no room.
+pub fn try_write(store: &Store, index: &Index, key: u64, durable: bool) -> Result<(u64, u64), AppendError> {
     let version = index.entry(key).lock().unwrap().version + 1;
     let shard = shard_of(key, store.shards().len() as u64);
     let steps = || store.shards()[usize::from(shard.0)].counters().clean_steps.load(Ordering::Relaxed);
@@ -117,7 +122,7 @@ pub fn write(store: &Store, index: &Index, key: u64, durable: bool) -> (u64, u64
             Err(AppendError::StoreFull { .. }) if index.is_held.load(Ordering::Acquire) => {
                 std::thread::yield_now()
             }
-            Err(error) => panic!("{error}"),
+            Err(error) => return Err(error),
         }
     };
     let waited = steps() - before;
@@ -136,7 +141,7 @@ pub fn write(store: &Store, index: &Index, key: u64, durable: bool) -> (u64, u64
             Err(error) => panic!("{error}"),
         }
     }
-    (version, waited)
+    Ok((version, waited))
 }
 
 /// Every value, byte for byte, by its address.

@@ -3,6 +3,7 @@
 use super::{
     Tally,
     check::{Look, look, superblock_of},
+    cleaning::Index,
     device::{Disks, SharedWorld, lock},
     disk::Crash,
     faults::Faults,
@@ -84,8 +85,9 @@ pub fn run_case(seed: u64, settings: &Settings) -> Outcome {
 const CLEANS: u64 = 39_459 << 40;
 
 /// A third of the cases have cleaning. Drawn apart, so that the others are what they were before there was any.
-const fn cleans(seed: u64) -> bool {
-    mix(seed.wrapping_add(CLEANS)).is_multiple_of(3)
+fn cleans(seed: u64) -> Option<Index> {
+    let drawn = mix(seed.wrapping_add(CLEANS));
+    drawn.is_multiple_of(3).then(|| Index::new(!drawn.is_multiple_of(4)))
 }
 
 struct Case {
@@ -117,7 +119,7 @@ impl Case {
         let mut world = World::new(geometry, random.fork(), faults, &bytes);
         world.trace = settings.trace.then(Vec::new);
         world.note(|| format!("seed {seed}: {extents:?} extents, faults: {faults}"));
-        let index = cleans(seed).then(Arc::default);
+        let index = cleans(seed).map(Arc::new);
         world.note(|| format!("cleans: {}", index.is_some()));
         let mut oracle = Oracle::new(geometry, rooms.iter().sum());
         oracle.index = index;
@@ -147,7 +149,9 @@ impl Case {
                 Ok(opened) => {
                     (lives, tries) = (lives - 1, 0);
                     self.tally.lives += 1;
-                    let reach = self.random.pick(&[10, 100, 400]);
+                    // An extent has to be filled, cleaned and freed before the crash.
+                    let stretch = if self.oracle.index.is_some() { 4 } else { 1 };
+                    let reach = stretch * self.random.pick(&[10, 100, 400]);
                     self.plan_crash(reach);
                     let life_seed = self.seed ^ self.tally.lives << 32;
                     let course = Course::draw(

@@ -37,12 +37,20 @@ struct State {
 }
 
 /// Who knows what is wanted.
-#[derive(Debug, Default)]
-pub(super) struct Index(Mutex<State>);
+#[derive(Debug)]
+pub(super) struct Index {
+    state: Mutex<State>,
+    /// Its users append nothing that keeps an extent from being cleaned: no batches, and no records that fill a buffer.
+    pub is_plain: bool,
+}
 
 impl Index {
+    pub(super) fn new(is_plain: bool) -> Self {
+        Self { state: Mutex::default(), is_plain }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer to an append; it may come after the record was moved.

@@ -236,13 +236,13 @@ impl<'life> Client<'life> {
             let length = record_bytes_max(scene.buffer_bytes) as usize / part - self.random.index(3000);
             return self.append(shard, length, oracle);
         }
-        let length = self.length(scene);
-        let what = self.random.below(24);
-        // Extents with parts of either are not cleaned.
-        let what = if oracle.index.is_some() && !(18..22).contains(&what) && !self.random.one_in(8) {
-            what % 10
-        } else {
-            what
+        let (length, what) = (self.length(scene), self.random.below(24));
+        let (length, what) = match oracle.index.as_ref().map(|index| index.is_plain) {
+            None => (length, what),
+            Some(true) => (length.min(scene.buffer_bytes as usize / 4), Self::without_batches(what)),
+            // Extents with parts of a batch or large record are not cleaned.
+            Some(false) if self.random.one_in(8) => (length, what),
+            Some(false) => (length, Self::without_batches(what)),
         };
         match what {
             22..=23 => self.begin_over(scene, oracle),
@@ -260,6 +260,10 @@ impl<'life> Client<'life> {
                 Ok(())
             }
         }
+    }
+
+    const fn without_batches(what: u64) -> u64 {
+        if 18 <= what && what < 22 { what } else { what % 10 }
     }
 
     /// Mostly short; now and then as long as can be.

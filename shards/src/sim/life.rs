@@ -50,7 +50,7 @@ impl Course {
     pub(super) fn draw(random: &mut Random, probe_one_in: u64, seed: u64, cleans: bool) -> Self {
         let course = Self::draw_plain(random, probe_one_in, seed);
         // What is to be cleaned has to be written first.
-        if cleans { Self { work: 4 * course.work, ..course } } else { course }
+        if cleans { Self { work: 8 * course.work, ..course } } else { course }
     }
 
     fn draw_plain(random: &mut Random, probe_one_in: u64, seed: u64) -> Self {

@@ -6,7 +6,6 @@ use crate::{
     format::{control::ExtentFacts, moved::MovedGroup, record::record_bytes},
     ids::{ExtentOrdinal, FrameNumber},
     limits::{CLEAN_LIVE_PERCENT_MAX, FRAME_HEADER_BYTES, MOVED_ENTRY_BYTES, RECORD_HEADER_BYTES},
-    mutant::{self, Mutant},
     shard_owner::ShardOwner,
     sync::Ordering,
 };
@@ -84,9 +83,7 @@ impl ShardOwner {
         let first = geometry.first_frame_slot(facts.extent);
         // Where the first copies are, only the chain of groups knows.
         self.shared.scans().note_copies(Some(facts.ordinal));
-        let is_anew = mutant::is_active(Mutant::CleaningBegunAgain);
-        let anew = || Task::begin(facts, first, geometry.byte_of(first), Stage::Copy);
-        self.cleaner.task = Some(if is_anew { anew() } else { Task::resume(facts, first, known) });
+        self.cleaner.task = Some(Task::resume(facts, first, known));
         self.set_hope(true);
         true
     }
@@ -183,8 +180,9 @@ impl ShardOwner {
         let since = copies.slots() * geometry.slot_bytes() / self.context.checkpoint_bytes;
         // One that freeing needs, and one that was due.
         let notes = 1 + (2 + since) * self.space.checkpoint_slots(geometry.slot_bytes(), copies.group);
-        // No frame begins where a buffer would not fit any more.
-        let tail = self.shared.ring().buffer_bytes() / geometry.slot_bytes() - 1;
+        // No frame begins where a buffer would not fit any more; and whoever appends has to win a frame by each extent, or
+        // cleaning would go round for ever.
+        let tail = self.shared.ring().buffer_bytes() / geometry.slot_bytes();
         let first = geometry.first_frame_slot(facts.extent);
         copies.slots() + notes + tail <= geometry.slots_left(first)
     }
