@@ -243,6 +243,30 @@ mod yardsticks {
     }
 
     #[test]
+    fn latency_under_load_is_of_both_at_every_load() {
+        let folder = folder();
+        let path = folder.path().join("store");
+        let line = "bench @ --latency --loads 5,20 --size 256MiB --bytes 1MiB --seconds 0.1 --repeats 2";
+        let report = run(&path, &format!("{line} --json")).json();
+        let rows = report["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 4, "{report:#}");
+        for (row, (load, who)) in
+            rows.iter().zip([5, 20].iter().flat_map(|it| [(it, "corelog"), (it, "bare loop")]))
+        {
+            assert_eq!((row["load_percent"].as_u64(), row["who"].as_str()), (Some(*load), Some(who)));
+            let asked = number(&report["highest_per_s"]) * *load as f64 / 100.0;
+            assert!((number(&row["asked_per_s"]) - asked).abs() < 1e-6, "{row:#}");
+            let quantiles = ["us_p50", "us_p99", "us_p999", "us_worst"].map(|name| number(&row[name]));
+            assert!(quantiles[0] > 0.0 && quantiles.is_sorted(), "{row:#}");
+            assert_eq!(row["us_p99_all"].as_array().unwrap().len(), 2);
+        }
+        assert_eq!(left(folder.path()), [] as [&str; 0]);
+        for line in ["bench @ --loads 10", "bench @ --latency --yardsticks", "bench @ --latency --loads 0"] {
+            assert_eq!(run(&path, line).code, Some(USAGE), "{line}");
+        }
+    }
+
+    #[test]
     fn rows_that_were_not_asked_for_are_not_run() {
         let folder = folder();
         let path = folder.path().join("store");

@@ -402,11 +402,21 @@ pub struct Bench {
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', requires = "yardsticks")]
     #[arg(default_values_t = YardstickRow::ALL)]
     pub rows: Vec<YardstickRow>,
+    /// Latency under load: durable appends that are due at fixed times, at parts of the highest rate, and a bare loop that is
+    /// asked the same, in turns, instead of running the workloads.
+    #[cfg(feature = "yardsticks")]
+    #[arg(long, group = "comparison")]
+    pub latency: bool,
     /// What an append costs as more is written (up to --bytes, 4GiB unless said), as records get longer, as more wait to be
     /// durable, and as there are more shards, instead of running the workloads.
     #[cfg(feature = "yardsticks")]
     #[arg(long, group = "comparison")]
     pub growth: bool,
+    /// Percents of the highest rate; several with commas.
+    #[cfg(feature = "yardsticks")]
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', requires = "latency")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=200), default_values_t = [10, 50, 80])]
+    pub loads: Vec<u32>,
     /// How often each comparison is made; the medians count.
     #[cfg(feature = "yardsticks")]
     #[arg(long, value_name = "N", default_value = "5", requires = "comparison")]

@@ -7,6 +7,8 @@ mod figures;
 mod ground;
 #[cfg(feature = "yardsticks")]
 mod growth;
+#[cfg(feature = "yardsticks")]
+mod latency;
 mod overwrite;
 mod payload;
 mod plot;
@@ -56,6 +58,10 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
     #[cfg(feature = "yardsticks")]
     if args.yardsticks {
         return yardsticks::run(args, &options);
+    }
+    #[cfg(feature = "yardsticks")]
+    if args.latency {
+        return latency::run(args, &options);
     }
     #[cfg(feature = "yardsticks")]
     if args.growth {

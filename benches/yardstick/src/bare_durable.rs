@@ -70,9 +70,9 @@ impl BareDurable {
 
 /// The durable yardstick with its file. The file stays when it is dropped.
 pub struct PreparedDurable {
-    options: BareDurable,
-    ground: Ground,
-    runs: u64,
+    pub(crate) options: BareDurable,
+    pub(crate) ground: Ground,
+    pub(crate) runs: u64,
 }
 
 impl PreparedDurable {

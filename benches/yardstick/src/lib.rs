@@ -10,6 +10,7 @@
 //! | [`BareCopy`] | frame, CRC-32C and copy into a few buffers, no device |
 //! | [`BareLoop`] | the same, each full buffer written by io_uring, one pinned thread and file per core |
 //! | [`BareDurable`] | one issuer, groups of small records, each group on stable media before the next begins |
+//! | [`PreparedDurable::run_open`] | the same under an [`OpenLoop`], which asks at fixed times |
 //! | [`BareRead`] | random reads of single records, a fixed number in flight |
 //! | [`fio`](fio::run) | the same shapes by fio, where it is installed |
 //!
@@ -19,12 +20,14 @@
 mod bare_copy;
 mod bare_durable;
 mod bare_loop;
+mod bare_open;
 mod bare_read;
 mod error;
 mod figures;
 pub mod fio;
 mod frame;
 mod limits;
+mod open_loop;
 mod payload;
 mod pinning;
 #[expect(unsafe_code, reason = "io_uring takes raw pointers; the file's head says why they stay valid")]
@@ -38,6 +41,7 @@ pub use bare_loop::{BareLoop, PreparedLoop};
 pub use bare_read::{BareRead, PreparedRead};
 pub use error::{RunError, Step};
 pub use figures::{Figures, Latency};
+pub use open_loop::{OpenLoop, Served, Service};
 pub use pinning::Pinning;
 pub use ring::RingError;
 pub use space::{Space, SpaceError};

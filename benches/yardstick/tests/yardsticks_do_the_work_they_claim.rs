@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use corelog_yardstick::{
-    BareCopy, BareDurable, BareLoop, BareRead, Pinning, RingError, RunError, Space, SpaceError, SyncBy, fio,
+    BareCopy, BareDurable, BareLoop, BareRead, OpenLoop, Pinning, RingError, RunError, Space, SpaceError,
+    SyncBy, fio,
 };
 use std::{fs, os::unix::fs::FileExt, path::PathBuf, time::Duration};
 use tempfile::TempDir;
@@ -169,5 +170,22 @@ fn fio_runs_the_same_shapes_or_is_absent() {
             Err(fio::FioError::Failed { message }) => eprintln!("skipped: {message}"),
             Err(error) => panic!("{error}"),
         }
+    }
+}
+
+#[test]
+fn under_an_open_loop_all_that_was_due_is_durable_and_in_the_file() {
+    let folder = folder();
+    let mut options = BareDurable::new(folder.path().join("log"));
+    (options.file_bytes, options.pinning) = (32 << 20, Pinning::Free);
+    let Some(mut prepared) = possible(options.prepare()) else { return };
+    // The second run comes to the end of the file and begins again at its front.
+    for rate in [100.0, 40_000.0] {
+        let load = OpenLoop { rate, time: 10 * SHORT };
+        let Some((figures, served)) = possible(prepared.run_open(&load)) else { return };
+        assert_eq!(served.due, load.requests());
+        assert_eq!(figures.records, served.ended);
+        assert!(figures.syncs > 0 && figures.syncs == figures.device_writes, "{figures}");
+        assert!(figures.latency.is_some());
     }
 }

@@ -32,6 +32,9 @@ pub trait Driver {
 
     /// System calls of the core's device so far.
     fn device_counters(&self) -> DeviceCounters;
+
+    /// Works, and waits, for a record of this lane that somebody asked to become durable; it may return before that.
+    fn toward_durable(&mut self, oldest: Ticket<'_>) -> Result<(), BenchError>;
 }
 
 /// The lane's thread drives its core.
@@ -133,6 +136,14 @@ impl Driver for Owned {
     fn device_counters(&self) -> DeviceCounters {
         self.core.device_counters()
     }
+
+    fn toward_durable(&mut self, _oldest: Ticket<'_>) -> Result<(), BenchError> {
+        if !self.turn()? {
+            // What is waited for comes from this core alone, so no timer is needed.
+            self.core.wait(None);
+        }
+        Ok(())
+    }
 }
 
 /// A thread of the store drives the core; the lane's is a client.
@@ -180,5 +191,9 @@ impl Driver for Hosted {
 
     fn device_counters(&self) -> DeviceCounters {
         DeviceCounters::default()
+    }
+
+    fn toward_durable(&mut self, oldest: Ticket<'_>) -> Result<(), BenchError> {
+        Ok(oldest.wait(corelog::Durability::Durable)?)
     }
 }

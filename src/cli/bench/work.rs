@@ -1,5 +1,8 @@
 //! The workloads of one lane.
 
+#[cfg(feature = "yardsticks")]
+mod open;
+
 use super::{
     driver::Driver,
     error::BenchError,
@@ -27,6 +30,9 @@ pub enum Work {
     Durable { limits: Limits, in_flight: usize },
     /// Keep so many reads of random records under way, and check each.
     Read { limits: Limits, in_flight: usize, kept: Arc<Vec<Kept>> },
+    /// Append when it is due, and wait until all is durable.
+    #[cfg(feature = "yardsticks")]
+    Open { load: corelog_yardstick::OpenLoop },
     /// Write values, over and over.
     Overwrite { limits: Limits, index: Arc<Index>, choice: Choice },
     /// Read all values, and check each.
@@ -66,6 +72,8 @@ impl Lane {
             Work::Append { limits, durability } => self.append(*limits, *durability, store, driver),
             Work::Durable { limits, in_flight } => self.durable(*limits, *in_flight, store, driver),
             Work::Read { limits, in_flight, kept } => self.read(*limits, *in_flight, kept, store, driver),
+            #[cfg(feature = "yardsticks")]
+            Work::Open { load } => self.open(*load, store, driver),
             Work::Overwrite { limits, index, choice } => {
                 self.overwrite(*limits, index, *choice, store, driver)
             }

@@ -70,18 +70,18 @@ impl<'a> Comparison<'a> {
     }
 
     /// How long a run by the clock lasts.
-    fn time(&self) -> Duration {
+    pub(super) fn time(&self) -> Duration {
         self.args.duration().min(TIMED_RUN_MAX)
     }
 
     /// A store with room for `bytes` of log.
-    fn ground(&self, bytes: u64, cores: u32) -> Result<Ground, BenchError> {
+    pub(super) fn ground(&self, bytes: u64, cores: u32) -> Result<Ground, BenchError> {
         let size = ByteSize(bytes.next_multiple_of(64 << 20) + (1 << 30));
         let args = Bench { size: Some(self.args.size.unwrap_or(size)), ..self.args.clone() };
         Ground::make(&args, cores, EXTENTS_PER_SHARD)
     }
 
-    fn lanes(&self, ground: &Ground, record_bytes: usize) -> LaneOptions {
+    pub(super) fn lanes(&self, ground: &Ground, record_bytes: usize) -> LaneOptions {
         let seed = u64::from_le_bytes(std::array::from_fn(|index| ground.id.0[index]));
         LaneOptions { hosted: self.args.hosted, record_bytes, seed, session: 0 }
     }
@@ -104,10 +104,10 @@ pub(super) fn print<T: Serialize, D: fmt::Display>(
 }
 
 /// A bare loop's files, removed at the end.
-struct Files(Vec<OwnFile>);
+pub(super) struct Files(Vec<OwnFile>);
 
 impl Files {
-    fn beside(ground: &Ground, count: u32) -> Result<Self, BenchError> {
+    pub(super) fn beside(ground: &Ground, count: u32) -> Result<Self, BenchError> {
         let claim = |index| OwnFile::claim(beside(&ground.path, &format!(".bare-{index}")));
         (0..count).map(claim).collect::<Result<_, _>>().map(Self)
     }
@@ -116,7 +116,7 @@ impl Files {
         self.0.iter().map(|file| file.0.clone()).collect()
     }
 
-    fn first(&self) -> PathBuf {
+    pub(super) fn first(&self) -> PathBuf {
         self.0.first().map(|file| file.0.clone()).unwrap_or_default()
     }
 }
