@@ -202,6 +202,55 @@ pub enum RetireError {
     Closed,
 }
 
+/// A shard that was not emptied. What was moved before stays moved; call it again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// The store has no such shard.
+    #[error("the store has no {shard:?}; its shards are 0 to {last}")]
+    NoSuchShard {
+        /// Asked for.
+        shard: ShardId,
+        /// The last one.
+        last: u16,
+    },
+    /// It takes appends: what is moved would come again.
+    #[error("{shard:?} takes appends; retire it first")]
+    NotRetired {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Whoever reads by the cursor is not done.
+    #[error("the cursor {name:?} stands in {shard:?}; remove it first, once whoever reads by it is done")]
+    Cursor {
+        /// The shard.
+        shard: ShardId,
+        /// The first of its cursors.
+        name: String,
+    },
+    /// Waiting on a thread that drives a core would stop that core.
+    #[error("this thread drives {core:?}, and draining waits for the cores; call it on another one")]
+    OnCoreThread {
+        /// The core.
+        core: CoreId,
+    },
+    /// A record of the shard could not be read.
+    #[error(transparent)]
+    Scan(#[from] crate::scan::ScanError),
+    /// A large record of the shard could not be read.
+    #[error(transparent)]
+    Large(#[from] crate::large::LargeReadError),
+    /// A copy could not be appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// A copy could not be made durable.
+    #[error(transparent)]
+    Flush(#[from] WaitError),
+    /// The extents could not be freed.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+}
+
 impl From<WriteSuperblockError<FileError>> for RetireError {
     fn from(error: WriteSuperblockError<FileError>) -> Self {
         match error {

@@ -58,8 +58,8 @@ pub use corelog_shards::{
 pub use corelog_tuning::probe::Warning;
 pub use cut::{Cut, HeldCleaning};
 pub use error::{
-    AppendError, CloseError, FormatError, GeometryProblem, GrowError, OpenError, Refused, RetireError,
-    SpaceError, WaitError,
+    AppendError, CloseError, DrainError, FormatError, GeometryProblem, GrowError, OpenError, Refused,
+    RetireError, SpaceError, WaitError,
 };
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use large::{LargeReadError, LargeReader};
@@ -75,7 +75,7 @@ pub use scrub::{ScrubOptions, ScrubReport};
 pub use space::{SpaceChange, TrimTo};
 pub use stats::{CleaningStats, ShardStats, Stats, StoreStats};
 pub use store::{
-    Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Formatted, GrowBy, Grown, LargeWriter, Opening,
-    OverBatch, OverTicket, Reservation, Room, Seat, Store, format,
+    Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Drained, Formatted, GrowBy, Grown, LargeWriter,
+    Opening, OverBatch, OverTicket, Reservation, Room, Seat, Store, format,
 };
 pub use ticket::{Reached, Ticket, TicketId};

@@ -171,7 +171,7 @@ impl Store {
         is_on
     }
 
-    fn place_of(&self, shard: ShardId, address: Address) -> Result<LogPlace, SpaceError> {
+    pub(crate) fn place_of(&self, shard: ShardId, address: Address) -> Result<LogPlace, SpaceError> {
         if self.shard(shard).is_none() {
             return Err(SpaceError::NoSuchShard { shard });
         }
@@ -184,7 +184,7 @@ impl Store {
         Ok(LogPlace { ordinal, byte: address.byte() })
     }
 
-    fn ask_space(&self, shard: ShardId, ask: SpaceAsk) -> Result<SpaceChange<'_>, SpaceError> {
+    pub(crate) fn ask_space(&self, shard: ShardId, ask: SpaceAsk) -> Result<SpaceChange<'_>, SpaceError> {
         let core = self.directory().core_of(shard).ok_or(SpaceError::NoSuchShard { shard })?;
         let mut pause = Pause::until(self.stall());
         loop {

@@ -124,6 +124,10 @@ pub const CURSORS_MAX: usize = 256;
 pub const CURSOR_NAME_BYTES_MAX: usize = 128;
 /// Requests about the space of one shard that wait at a time: trims, cursors, checkpoints.
 pub const SPACE_REQUESTS_MAX: usize = 1024;
+/// Payload that draining a retired shard copies before it frees what it came from; a longer record by itself.
+pub const DRAIN_BYTES_MAX: u64 = 4 << 20;
+/// And records.
+pub const DRAIN_RECORDS_MAX: usize = 4096;
 /// Free extents that are kept for control records and cleaning, for each shard, as far as the store is large enough.
 pub const RESERVE_PER_SHARD: u64 = 1;
 /// The reserve is at most one in so many of a store's extents.

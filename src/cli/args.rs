@@ -11,9 +11,11 @@ use std::{
 };
 
 mod overwrite;
+mod retire;
 mod values;
 
 pub use overwrite::{OverwriteOptions, Policy, Skew};
+pub use retire::Retire;
 pub use values::{Framing, JsonTarget, KeyPart, Seconds};
 use values::{parse_key, parse_seconds, parse_shard};
 
@@ -49,6 +51,8 @@ pub enum Command {
     Trim(Trim),
     /// Makes a store larger: one of its files or devices became larger or is made so, or a further one comes.
     Grow(Grow),
+    /// Retires a shard for good, so that it takes no more appends, and moves what it holds to another one if asked to.
+    Retire(Retire),
     /// Copies all records into a file, from which `restore` makes a store again. For a store that nobody has open.
     Backup(Backup),
     /// Makes a store from a backup, and checks that all of it is there.

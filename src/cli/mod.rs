@@ -13,6 +13,7 @@ pub mod info;
 pub mod output;
 pub mod progress;
 pub mod read;
+pub mod retire;
 pub mod salvage;
 pub mod scrub;
 pub mod setup;
@@ -38,6 +39,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Trim(args) => trim::run(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
+        Command::Retire(args) => retire::run(&args),
         Command::Grow(args) => grow::run(&args),
         Command::Salvage(args) => salvage::run(&args),
     };

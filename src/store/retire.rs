@@ -23,9 +23,8 @@ impl Store {
     /// others, and stay where they are from then on; keys that led elsewhere stay. An append that was called before this
     /// returned may still get in.
     ///
-    /// What the shard holds stays, and is read, scanned, trimmed and released as before. To empty it, scan it to its end,
-    /// append elsewhere what is wanted, and trim it to [`crate::Scan::resume_at`]: that gives back all of its extents but
-    /// the last. A shard that no core needs costs its ring's memory.
+    /// What the shard holds stays, and is read, scanned, trimmed and released as before; [`Store::drain_shard`] empties
+    /// it. A shard that no core needs costs its ring's memory.
     ///
     /// One shard has to stay. An open that asks for more cores than there are shards that take appends makes new ones.
     pub fn retire_shard(&self, shard: ShardId) -> Result<(), RetireError> {

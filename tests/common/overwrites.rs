@@ -146,11 +146,25 @@ pub fn try_write(store: &Store, index: &Index, key: u64, durable: bool) -> Resul
 
 /// Every value, byte for byte, by its address.
 pub fn check_values(store: &Store, index: &Index) {
-    for (key, entry) in index.entries.iter().enumerate() {
-        let Entry { version, address } = *entry.lock().unwrap();
-        let Some(address) = address else { continue };
-        let found = store.read(address).unwrap_or_else(|error| panic!("key {key}: {error}"));
-        assert!(found[..] == value(key as u64, version), "key {key} has other bytes");
+    let keys: Vec<u64> = (0..index.entries.len() as u64).collect();
+    for keys in keys.chunks(2048) {
+        let entries: Vec<_> = keys.iter().map(|key| (*key, *index.entry(*key).lock().unwrap())).collect();
+        let written = entries.iter().filter_map(|(key, it)| Some((*key, it.version, it.address?)));
+        let written: Vec<_> = written.collect();
+        let addresses: Vec<_> = written.iter().map(|(.., address)| *address).collect();
+        for ((key, version, address), found) in written.into_iter().zip(store.read_many(&addresses)) {
+            let found = match found {
+                // Cleaning moved it in between.
+                Err(ReadError::Reclaimed { .. }) => {
+                    let now = index.entry(key).lock().unwrap().address.unwrap();
+                    assert_ne!(now, address, "key {key} was cleaned away");
+                    store.read(now)
+                }
+                found => found,
+            };
+            let found = found.unwrap_or_else(|error| panic!("key {key}: {error}"));
+            assert!(found[..] == value(key, version), "key {key} has other bytes");
+        }
     }
 }
 

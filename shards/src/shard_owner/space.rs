@@ -98,6 +98,9 @@ pub enum SpaceAsk {
     RemoveCursor(String),
     /// Write a checkpoint.
     Checkpoint,
+    /// Go on in the next extent, with a checkpoint, so that all that was appended can be freed: for a retired shard. Not
+    /// before the ring has left the extent given; `None`: the one that it stands in.
+    Leave(Option<ExtentOrdinal>),
 }
 
 /// What came of it; all of it is durable.
@@ -130,6 +133,9 @@ pub enum SpaceRefusal {
     /// A name that cannot be.
     #[error("the name of a cursor has 1 to {max} bytes", max = crate::limits::CURSOR_NAME_BYTES_MAX)]
     CursorName,
+    /// The shard takes appends, and is left to them.
+    #[error("the shard is not retired")]
+    NotRetired,
     /// The store is full, its reserve too: nothing can be written that would free something.
     #[error("the store is full, and has no room for the record of it; grow it")]
     StoreFull,

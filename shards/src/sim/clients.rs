@@ -468,7 +468,7 @@ impl<'life> Client<'life> {
                 SpaceAsk::Trim { place, .. } => oracle.ask_trim(shard, *place),
                 SpaceAsk::SetCursor(cursor) => oracle.ask_cursor(shard, &cursor.name, Some(cursor.address)),
                 SpaceAsk::RemoveCursor(name) => oracle.ask_cursor(shard, name, None),
-                SpaceAsk::Checkpoint => {}
+                SpaceAsk::Checkpoint | SpaceAsk::Leave(_) => {}
             }
             self.doing = Doing::Asking { shard, ask, pending };
         }
@@ -509,7 +509,7 @@ impl<'life> Client<'life> {
             SpaceAsk::SetCursor(Cursor { name, .. }) | SpaceAsk::RemoveCursor(name) => {
                 oracle.cursor_moved(shard, &name);
             }
-            SpaceAsk::Checkpoint => {}
+            SpaceAsk::Checkpoint | SpaceAsk::Leave(_) => {}
         }
         Ok(())
     }

@@ -185,7 +185,7 @@ impl Life<'_> {
                 Next::Client(client) => self.clients[client].step(&self.scene, self.oracle)?,
                 Next::Device => self.complete()?,
                 Next::Grower => self.grow()?,
-                Next::Retirer => self.retirer.step(self.scene.directory),
+                Next::Retirer => self.retirer.step(self.scene.directory, self.scene.requests),
                 Next::Cutter => self.cutter.step(self.scene.directory, self.oracle),
             }
             self.look_around()?;

@@ -10,7 +10,9 @@ use crate::{
     limits::{CURSOR_NAME_BYTES_MAX, CURSORS_MAX, FREED_PER_RECORD_MAX},
     mutant::{self, Mutant},
     requests::{Reply, Responder},
+    ring::Refusal,
 };
+use std::sync::Arc;
 
 impl ShardOwner {
     /// Appends what the first request asks for. False: there is none, or it has to wait.
@@ -24,6 +26,7 @@ impl ShardOwner {
             }
             Some(Request::Ask(SpaceAsk::SetCursor(cursor), responder)) => self.take_cursor(cursor, responder),
             Some(Request::Ask(SpaceAsk::RemoveCursor(name), responder)) => self.take_removal(name, responder),
+            Some(Request::Ask(SpaceAsk::Leave(from), responder)) => self.take_leave(from, responder),
         }
     }
 
@@ -60,6 +63,27 @@ impl ShardOwner {
         self.space.waiting.push(responder);
         self.need_checkpoint();
         true
+    }
+
+    /// Void records take what is left of the extent: nothing else would, for nobody appends any more.
+    fn take_leave(&mut self, from: Option<ExtentOrdinal>, responder: Responder) -> bool {
+        let ring = Arc::clone(self.shared.ring());
+        if !ring.is_retired() {
+            responder.answer(Reply::Space(Err(SpaceRefusal::NotRetired)));
+            return true;
+        }
+        // A ring that stands nowhere has left its extent.
+        let from = from.or_else(|| ring.current_ordinal());
+        while from.is_some() && ring.current_ordinal() == from {
+            match ring.reserve_privileged(ring.payload_bytes_max() as usize) {
+                Ok(reservation) => drop(reservation),
+                Err(refusal) => {
+                    self.space.wants_room |= refusal == Refusal::NoExtent;
+                    return self.put_back(SpaceAsk::Leave(from), responder);
+                }
+            }
+        }
+        self.take_checkpoint(responder)
     }
 
     pub(super) fn take_frees(&mut self, first: ExtentOrdinal) -> bool {
