@@ -69,18 +69,17 @@ impl RecordKind {
         matches!(self, Self::DATA | Self::MOVED | Self::VOID | Self::PADDING | Self::CONTROL)
     }
 
-    /// True for bytes that somebody appended, and for nothing that the engine wrote beside them or again.
-    #[must_use]
-    pub const fn is_appended(self) -> bool {
-        matches!(self, Self::DATA | Self::BATCH_DATA | Self::LARGE_PART)
-    }
-
     /// False for a kind that a later version brought.
     #[must_use]
     pub const fn is_known(self) -> bool {
         self.0 >= 1 && self.0 <= 9
     }
 }
+
+/// The kinds of records that are what somebody appended, each by itself, as bits. A large one counts by its list.
+const ONE_APPENDED: u32 = 1 << RecordKind::DATA.0 | 1 << RecordKind::BATCH_DATA.0;
+/// And those that hold bytes of it. What the engine wrote beside them, or again, is in neither.
+const APPENDED: u32 = ONE_APPENDED | 1 << RecordKind::LARGE_PART.0;
 
 impl fmt::Debug for RecordKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,16 +207,6 @@ impl RecordHeader {
     #[inline]
     pub(crate) const fn pack(self) -> u32 {
         self.length | (self.kind.0 as u32) << KIND_SHIFT | (self.flags.0 as u32) << FLAG_SHIFT
-    }
-
-    /// True for what counts as one record that somebody appended: its bytes, or the list of a large one.
-    #[inline]
-    #[must_use]
-    pub fn is_one_appended(self) -> bool {
-        match self.kind {
-            RecordKind::LARGE_MANIFEST => self.flags == RecordFlags::NONE,
-            kind => kind.is_appended() && kind != RecordKind::LARGE_PART,
-        }
     }
 
     /// Bytes from this record to the next.
@@ -396,12 +385,15 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
             RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST if header.flags == RecordFlags::NONE => {
                 let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);
                 lists_from = lists_from.into_iter().chain(from).min();
+                appended += u32::from(header.kind == RecordKind::LARGE_MANIFEST);
                 has_news = true;
             }
             _ => has_news = true,
         }
-        appended += u32::from(header.is_one_appended());
-        payload_bytes += if header.kind.is_appended() { u64::from(header.length) } else { 0 };
+        // Without branches: this is done for each record.
+        let kind = 1_u32 << header.kind.code();
+        appended += u32::from(kind & ONE_APPENDED != 0);
+        payload_bytes += u64::from(header.length) * u64::from(kind & APPENDED != 0);
         longest = header.length.max(longest);
         is_fixed |= !header.kind.is_movable();
         digest = digest.with(header_bytes);
