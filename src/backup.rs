@@ -158,10 +158,11 @@ fn write_item(
 
 impl Store {
     /// Copies all records of a cut, shard by shard in their order, while the store runs. It waits until the cut is
-    /// durable first, and reads as a scan does. Addresses, cursors and what was trimmed are no part of it; a trim that
-    /// frees what is not copied yet makes it fail, and so does cleaning that was not [held](Store::hold_cleaning) when
-    /// the cut was made.
+    /// durable first, and reads as a scan does. Addresses, cursors and what was trimmed are no part of it. A trim that is
+    /// asked for meanwhile frees nothing yet: [`crate::SpaceDone::held`] says so, and trimming again once the copy is made frees
+    /// it. Cleaning that was not [held](Store::hold_cleaning) when the cut was made makes it fail.
     pub fn backup(&self, cut: &Cut, out: &mut dyn Write) -> Result<BackupReport, BackupError> {
+        let _held: Vec<_> = self.shards().iter().map(|shard| shard.hold_trims()).collect();
         self.wait_for_cut(cut, Durability::Durable)?;
         let geometry = *self.directory().layout.geometry();
         let mut head = [0; HEAD_BYTES];

@@ -83,6 +83,79 @@ fn a_backup_beside_appends_is_the_cut() {
     store.close().unwrap();
 }
 
+/// Takes a copy, and trims the store as soon as the first bytes come.
+struct Trimming<'a> {
+    store: &'a Store,
+    to: corelog::Address,
+    bytes: Vec<u8>,
+    held: Option<u64>,
+}
+
+impl std::io::Write for Trimming<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.held.is_none() {
+            let done = self.store.trim(ShardId(2), self.to).unwrap().wait().unwrap();
+            assert_eq!(done.freed, 0);
+            self.held = Some(done.held);
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_trim_beside_a_backup_frees_nothing_before_it_is_made() {
+    let (place, other) = (Place::with(&format()), Place::with(&format()));
+    let store = Store::open(&place.path, &common::options(2)).unwrap();
+    let route = Route::Shard(ShardId(2));
+    let append = |index| store.append_to(route, &common::payload(4, index, 20_000)).unwrap().address();
+    let addresses: Vec<_> = (0..500).map(append).collect();
+    let cut = store.cut();
+    let mut out = Trimming { store: &store, to: addresses[450], bytes: Vec::new(), held: None };
+    let report = store.backup(&cut, &mut out).unwrap();
+    assert_eq!(report.records, 500);
+    let Trimming { bytes: stream, held, .. } = out;
+    assert!(held > Some(5), "{held:?}");
+    let freed = store.trim(ShardId(2), addresses[450]).unwrap().wait().unwrap().freed;
+    assert_eq!(Some(freed), held, "now they are free");
+    let into = Store::open(&other.path, &common::options(2)).unwrap();
+    assert_eq!(restored(&stream, &into).unwrap(), report);
+    assert_eq!(contents(&into, &into.cut(), 2)[0], common::payload(4, 0, 20_000));
+
+    // What was trimmed before is no part of a copy, also of a cut that was made before that.
+    let report = store.backup(&cut, &mut Vec::new()).unwrap();
+    assert!(report.records >= 50 && report.records < 150, "{report:?}");
+}
+
+#[test]
+fn a_restore_that_fails_leaves_no_store() {
+    let folder = program::folder();
+    let store = program::store_in(folder.path());
+    let (copy, new) = (folder.path().join("copy"), folder.path().join("new"));
+    run_with(&store, "append @ --key record", &text_of(&program::lines(2000))).done();
+    run(&store, &format!("backup @ {}", copy.display())).done();
+    let bytes = std::fs::read(&copy).unwrap();
+    std::fs::write(&copy, &bytes[..bytes.len() / 2]).unwrap();
+    let restore = format!("restore {} @ --size 32MiB --sparse", copy.display());
+    let names = || std::fs::read_dir(folder.path()).unwrap().count();
+    let before = names();
+    run(&new, &restore).refused(DAMAGE, &["ends in its middle", "gone again"]);
+    assert_eq!(names(), before, "something is left");
+    // One that takes the place of another store cannot have a name of its own before.
+    std::fs::write(&copy, &bytes).unwrap();
+    run(&new, &restore).done();
+    std::fs::write(&copy, &bytes[..bytes.len() / 2]).unwrap();
+    run(&new, &format!("{restore} --force")).refused(DAMAGE, &["gone again"]);
+    run(&new, "cat @").refused(FAILED, &["new", "never formatted"]);
+    std::fs::write(&copy, &bytes).unwrap();
+    run(&new, &format!("{restore} --force")).done();
+    run(&new, "verify @").done();
+}
+
 #[test]
 fn the_program_backs_up_and_restores() {
     let folder = program::folder();

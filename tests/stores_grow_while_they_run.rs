@@ -186,6 +186,42 @@ fn what_cannot_be_is_named_and_changes_nothing() {
     assert!(matches!(closed, GrowError::Closed), "{closed}");
 }
 
+/// A growth that meets a close has grown the store, or says that it is closed and leaves it as it was; and the close is one.
+#[test]
+fn growth_beside_a_close_is_done_or_refused() {
+    let mut outcomes = [0; 2];
+    for round in 0..40_u64 {
+        let folder = host::folder();
+        let path = formatted(folder.path(), 8);
+        let second = folder.path().join("second");
+        let store = Store::open(&path, &options()).unwrap();
+        let acked = fill(&store, 0);
+        let by = if round % 2 == 0 { larger(Some(bytes(12))) } else { further(&second, 4) };
+        let grown = std::thread::scope(|scope| {
+            let growing = scope.spawn(|| store.grow(&by, Fill::Sparse, &mut |_, _| {}));
+            // From at once to after it.
+            std::thread::sleep(std::time::Duration::from_micros(round * 150));
+            store.close().unwrap();
+            growing.join().unwrap()
+        });
+        drop(store);
+        let is_grown = match grown {
+            Ok(_) => true,
+            Err(GrowError::Closed) => false,
+            Err(error) => panic!("{error}"),
+        };
+        outcomes[usize::from(is_grown)] += 1;
+        let paths: Vec<&Path> = if is_grown && round % 2 == 1 { vec![&path, &second] } else { vec![&path] };
+        let store = Store::open_all(&paths, &options()).unwrap();
+        assert_eq!(store.directory().extents.len(), if is_grown { 12 } else { 8 }, "round {round}");
+        assert!(store.recovery().clean, "round {round}: the close did not say so");
+        assert_there(&store, &acked);
+        store.close().unwrap();
+        verified(&paths);
+    }
+    println!("{} closed first, {} grew", outcomes[0], outcomes[1]);
+}
+
 /// The process died when the further device had its superblock and the first one had not: the store has the new size
 /// with both, and the old size without the further one, which then is no part of it any more.
 #[test]

@@ -120,6 +120,10 @@ pub struct Shard {
     counters: CachePadded<ShardCounters>,
 }
 
+/// Keeps what is trimmed from being freed: see [`Shard::hold_trims`].
+#[derive(Debug)]
+pub struct TrimHold(#[expect(dead_code, reason = "held for its drop")] WriterPin);
+
 /// Why an append was refused. The payload was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShardRefusal {
@@ -427,6 +431,12 @@ impl Shard {
         // A parked ring begins in the next extent, which may be among these already.
         let last = ExtentOrdinal(self.ordinals().end.saturating_sub(1));
         self.writers.pin(self.ring.current_ordinal().unwrap_or(last), submitted)
+    }
+
+    /// Keeps trims from freeing anything until the answer is dropped, but for what is on its way.
+    #[must_use]
+    pub fn hold_trims(&self) -> TrimHold {
+        TrimHold(self.writers.pin(ExtentOrdinal(0), FrameNumber(self.submitted.load(Ordering::Acquire))))
     }
 
     /// What was trimmed, as of a moment ago: nothing before it is wanted.

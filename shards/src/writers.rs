@@ -4,7 +4,7 @@
 //! A pin is taken before anything is written, at the place where the ring stands: what is written later lies there or
 //! further on. It ends when the root of the list is in a frame that was submitted, for then the owner knows of the list
 //! itself, or when the writer is given up. Taken once per batch or large record that does not fit a buffer, so a mutex
-//! is good enough.
+//! is good enough. Whoever has to read all of a shard, and is not to lose any of it to trims, pins all of it.
 
 use crate::ids::{ExtentOrdinal, FrameNumber};
 use std::sync::{
