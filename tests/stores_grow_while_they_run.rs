@@ -190,17 +190,17 @@ fn what_cannot_be_is_named_and_changes_nothing() {
 #[test]
 fn growth_beside_a_close_is_done_or_refused() {
     let mut outcomes = [0; 2];
-    for round in 0..40_u64 {
+    for round in 0..16_u64 {
         let folder = host::folder();
         let path = formatted(folder.path(), 8);
         let second = folder.path().join("second");
         let store = Store::open(&path, &options()).unwrap();
         let acked = fill(&store, 0);
-        let by = if round % 2 == 0 { larger(Some(bytes(12))) } else { further(&second, 4) };
+        let by = if round.is_multiple_of(2) { larger(Some(bytes(12))) } else { further(&second, 4) };
         let grown = std::thread::scope(|scope| {
             let growing = scope.spawn(|| store.grow(&by, Fill::Sparse, &mut |_, _| {}));
             // From at once to after it.
-            std::thread::sleep(std::time::Duration::from_micros(round * 150));
+            std::thread::sleep(std::time::Duration::from_micros(round * 400));
             store.close().unwrap();
             growing.join().unwrap()
         });

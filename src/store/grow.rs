@@ -118,7 +118,7 @@ impl Store {
         let mut is_named = false;
         let grown = self.take_in(addition, &files, &mut is_named);
         match &grown {
-            Ok(_) => assembly.add_devices(&files[before..]),
+            Ok(_) => {}
             // The next open may ask for the device.
             Err(_) if is_named => {}
             Err(_) => files.iter().skip(before).for_each(|file| file.remove_if_created()),
@@ -219,6 +219,8 @@ impl Store {
             }
         }
         current.superblock = growth.superblock().clone();
+        // Before anybody else writes a superblock, who would write it to all devices that it names.
+        assembly.add_devices(files.get(assembly.devices().len()..).unwrap_or_default());
         let run = growth.run();
         Ok(Grown {
             device,
