@@ -20,7 +20,7 @@ const QUICK: [(Mutant, u64); 50] = [
     (Mutant::WrittenAtSubmit, 1),
     (Mutant::DurableAtWrite, 1),
     (Mutant::SyncCoversLater, 1),
-    (Mutant::SyncRetried, 4),
+    (Mutant::SyncRetried, 18),
     (Mutant::ShortWriteTrusted, 4),
     (Mutant::WatermarkSkipsHoles, 14),
     (Mutant::WatermarkStartsOff, 5),
