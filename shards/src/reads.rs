@@ -171,6 +171,8 @@ struct ReadState {
     job: Job,
     responder: Responder,
     slot: SlotIndex,
+    /// Bytes at the front of the slot that are not read: whole sectors before the record.
+    skipped: u64,
     short_reads: u32,
 }
 
@@ -341,6 +343,18 @@ impl Reads {
         slot: SlotIndex,
         bytes: u64,
     ) {
+        let Some(place) = context.directory.layout.place(slot) else {
+            return answer(&job, responder, Err(ReadError::Closed));
+        };
+        let skipped = match &job {
+            Job::Record { address, .. } => {
+                let sector = context.device.read_alignment(place.device);
+                let in_slot = address.byte() & (context.directory.layout.geometry().slot_bytes() - 1);
+                in_slot - in_slot % sector
+            }
+            Job::Run => 0,
+        };
+        let bytes = bytes - skipped;
         let Some(buffer) = self.take_buffer(bytes as usize) else {
             return answer(&job, responder, Err(ReadError::NoMemory { bytes }));
         };
@@ -348,8 +362,8 @@ impl Reads {
             self.states.push(None);
             self.states.len() - 1
         });
-        self.states[key] = Some(ReadState { job, responder, slot, short_reads: 0 });
-        self.read(context, key, slot, buffer);
+        self.states[key] = Some(ReadState { job, responder, slot, skipped, short_reads: 0 });
+        self.read(context, key, buffer);
     }
 
     fn take_buffer(&self, bytes: usize) -> Option<PooledBuffer> {
@@ -357,11 +371,13 @@ impl Reads {
         pooled.or_else(|| PooledBuffer::alone(bytes).ok())
     }
 
-    fn read(&mut self, context: &mut ReadContext<'_>, key: usize, slot: SlotIndex, buffer: PooledBuffer) {
-        let Some(place) = context.directory.layout.place(slot) else {
+    fn read(&mut self, context: &mut ReadContext<'_>, key: usize, buffer: PooledBuffer) {
+        let Some(Some(state)) = self.states.get(key) else { return };
+        let Some(place) = context.directory.layout.place(state.slot) else {
             return self.finish(key, Err(ReadError::Closed));
         };
-        let operation = Operation::Read { device: place.device, offset: place.offset, buffer };
+        let offset = place.offset + state.skipped;
+        let operation = Operation::Read { device: place.device, offset, buffer };
         if let Err(rejected) = context.device.submit(Purpose::Read(key as u64).into(), operation) {
             self.held.push_back((rejected.token, rejected.operation));
         }
@@ -385,7 +401,7 @@ impl Reads {
                 if state.short_reads > SHORT_READS_MAX {
                     return self.finish(key, Err(ReadError::Truncated { device, slot, expected, found }));
                 }
-                self.read(context, key, slot, buffer);
+                self.read(context, key, buffer);
             }
             Ok(_) => self.decode(context, key, device, buffer),
         }
@@ -403,16 +419,15 @@ impl Reads {
             return self.finish(key, Ok(Found::Run(buffer)));
         };
         let geometry = *context.directory.layout.geometry();
-        let in_slot = (address.byte() & (geometry.slot_bytes() - 1)) as usize;
-        let bytes = buffer.as_slice().get(in_slot..).unwrap_or_default();
-        let needed = RecordHeader::peek(bytes).map(|header| in_slot as u64 + header.stride());
-        let in_extent = geometry.slots_left(state.slot) * geometry.slot_bytes();
+        let before = (address.byte() & (geometry.slot_bytes() - 1)) - state.skipped;
+        let bytes = buffer.as_slice().get(before as usize..).unwrap_or_default();
+        let needed = RecordHeader::peek(bytes).map(|header| before + header.stride());
+        let in_extent = geometry.slots_left(state.slot) * geometry.slot_bytes() - state.skipped;
         match needed {
             Some(needed) if needed > buffer.len() as u64 && needed <= in_extent => {
-                let whole = geometry.slots_for(needed) * geometry.slot_bytes();
-                let slot = state.slot;
+                let whole = needed.next_multiple_of(context.device.read_alignment(device));
                 match self.take_buffer(whole as usize) {
-                    Some(longer) => self.read(context, key, slot, longer),
+                    Some(longer) => self.read(context, key, longer),
                     None => self.finish(key, Err(ReadError::NoMemory { bytes: whole })),
                 }
             }

@@ -31,6 +31,8 @@ pub struct DeviceFile {
     path: PathBuf,
     bytes: u64,
     alignment: u64,
+    read_alignment: u64,
+    flushes_write_through: bool,
     direct: bool,
     kind: FileKind,
     access: Access,
@@ -57,6 +59,20 @@ impl DeviceFile {
     #[must_use]
     pub const fn alignment(&self) -> u64 {
         self.alignment
+    }
+
+    /// What offsets and lengths of reads must be multiples of: a sector, where the host takes reads of single ones, else
+    /// the same as [`DeviceFile::alignment`].
+    #[must_use]
+    pub const fn read_alignment(&self) -> u64 {
+        self.read_alignment
+    }
+
+    /// Whether the host makes a write with `RWF_DSYNC` durable by a flush of the device's cache: so it does where the
+    /// device below claims no FUA. False also where the host does not say.
+    #[must_use]
+    pub const fn flushes_write_through(&self) -> bool {
+        self.flushes_write_through
     }
 
     /// Whether I/O passes by the page cache.

@@ -251,6 +251,13 @@ pub trait Device: Send {
     /// once. `Err` hands it back: the queue is full.
     fn submit(&mut self, token: Token, operation: Operation) -> Result<(), Box<Rejected>>;
 
+    /// What offset and length of a read of `device` must be multiples of, in bytes: a power of two.
+    fn read_alignment(&self, device: DeviceIndex) -> u64;
+
+    /// True if a write with [`WriteSync::Data`] to `device` is known to be a write and then a flush of the device's cache.
+    /// A device may take such a write with a flag of its own (FUA) instead, and some that claim to do ignore it.
+    fn flushes_write_through(&self, device: DeviceIndex) -> bool;
+
     /// Passes on what was submitted and appends what has completed, without waiting.
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken>;
 

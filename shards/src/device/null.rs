@@ -5,7 +5,8 @@ use super::{
     clock::monotonic_now, signal::Signal,
 };
 use crate::{
-    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX},
+    ids::DeviceIndex,
+    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, SLOT_BYTES_MIN},
     memory::Region,
     park::Bell,
 };
@@ -84,6 +85,14 @@ impl Device for NullDevice {
         self.counters.sqes += 1;
         self.waiting.push_back((self.polls + 1 + self.options.delay_polls, token, operation));
         Ok(())
+    }
+
+    fn read_alignment(&self, _device: DeviceIndex) -> u64 {
+        SLOT_BYTES_MIN
+    }
+
+    fn flushes_write_through(&self, _device: DeviceIndex) -> bool {
+        true
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken> {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ids::DeviceIndex,
-    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX},
+    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, SECTOR_BYTES},
     memory::Region,
     park::Bell,
     sync::Mutex,
@@ -291,6 +291,14 @@ impl Device for MemoryDevice {
             self.control.signal.raise();
         }
         Ok(())
+    }
+
+    fn read_alignment(&self, _device: DeviceIndex) -> u64 {
+        SECTOR_BYTES
+    }
+
+    fn flushes_write_through(&self, _device: DeviceIndex) -> bool {
+        true
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken> {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ids::DeviceIndex,
-    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_THREADS_DEFAULT, IO_THREADS_MAX},
+    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_THREADS_DEFAULT, IO_THREADS_MAX, SLOT_BYTES_MIN},
     memory::Region,
     park::Bell,
 };
@@ -136,6 +136,16 @@ impl Device for ThreadsDevice {
                 Ok(())
             }
         }
+    }
+
+    fn read_alignment(&self, device: DeviceIndex) -> u64 {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(usize::from(device.0)).map_or(SLOT_BYTES_MIN, |file| file.read_alignment())
+    }
+
+    fn flushes_write_through(&self, device: DeviceIndex) -> bool {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(usize::from(device.0)).is_some_and(|file| file.flushes_write_through())
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken> {

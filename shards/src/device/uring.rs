@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ids::DeviceIndex,
-    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DRAIN_MS_MAX, IO_STALL_MS_MAX},
+    limits::{IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DRAIN_MS_MAX, IO_STALL_MS_MAX, SLOT_BYTES_MIN},
     memory::Region,
     park::{Bell, Wakeup},
 };
@@ -273,11 +273,12 @@ impl UringDevice {
         }
     }
 
-    /// Takes what the kernel has posted.
+    /// Takes what the kernel has posted, a few at a time: what they make room for reaches the device while the others
+    /// wait, which fills its queue better than one burst.
     fn reap(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken> {
         completions.append(&mut self.refused);
         let mut queue = self.ring.completion();
-        for entry in &mut queue {
+        for entry in queue.by_ref().take(REAPED_AT_ONCE_MAX) {
             self.counters.cqes += 1;
             if entry.user_data() == BELL_KEY {
                 self.counters.wakes += 1;
@@ -346,6 +347,14 @@ impl Device for UringDevice {
         }
     }
 
+    fn read_alignment(&self, device: DeviceIndex) -> u64 {
+        self.files.get(usize::from(device.0)).map_or(SLOT_BYTES_MIN, |file| file.read_alignment())
+    }
+
+    fn flushes_write_through(&self, device: DeviceIndex) -> bool {
+        self.files.get(usize::from(device.0)).is_some_and(|file| file.flushes_write_through())
+    }
+
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken> {
         self.arm_bell();
         if self.must_enter() {
@@ -381,7 +390,6 @@ impl Device for UringDevice {
         // What was submitted before must not be held back because something had completed already.
         if !self.ring.submission().is_empty() {
             self.enter(Enter::Submit)?;
-            self.reap(completions)?;
         }
         Ok(())
     }
@@ -455,6 +463,10 @@ impl fmt::Debug for UringDevice {
             .finish_non_exhaustive()
     }
 }
+
+/// Completions that one call takes. With 32 reads of 4 KiB in flight, 4 gave 1.15 times the reads of all at once, and as
+/// many as 1, with a third of its system calls.
+const REAPED_AT_ONCE_MAX: usize = 4;
 
 /// Between two attempts of which the kernel took neither.
 const STALL_PAUSE: Duration = Duration::from_micros(200);

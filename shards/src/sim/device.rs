@@ -4,6 +4,7 @@ use super::world::{Stopped, World};
 use crate::{
     device::{Completion, Device, DeviceBroken, Errno, Grants, Instant, Operation, Rejected, Token},
     ids::DeviceIndex,
+    limits::SECTOR_BYTES,
     memory::{Region, RegionSlice},
     opening::StoreDevices,
     park::{Bell, Wakeup},
@@ -76,6 +77,14 @@ impl Device for SimDevice {
         self.in_flight += 1;
         world.submit(self.core, token, operation);
         Ok(())
+    }
+
+    fn read_alignment(&self, _device: DeviceIndex) -> u64 {
+        SECTOR_BYTES
+    }
+
+    fn flushes_write_through(&self, _device: DeviceIndex) -> bool {
+        true
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<(), DeviceBroken> {

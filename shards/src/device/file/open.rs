@@ -3,7 +3,7 @@
 use super::{
     DeviceFile, FileKind,
     lock::{is_locked, lock_exclusive, retry_while},
-    probe::{NeitherKind, bytes_of, file_system_of, is_on_buffered_loop, kind_of, make_direct},
+    probe::{NeitherKind, bytes_of, file_system_of, has_no_fua, is_on_buffered_loop, kind_of, make_direct},
 };
 use crate::{device::Errno, limits::LOCK_WAIT_MS_MAX};
 use rustix::{
@@ -186,11 +186,14 @@ impl DeviceFile {
         }
         let bytes = bytes_of(fd.as_fd(), kind)
             .map_err(|errno| OpenError::host(path, "asking for the size", errno))?;
+        let flushes_write_through = has_no_fua(fd.as_fd(), kind);
         Ok(Self {
             fd,
             path: path.to_owned(),
             bytes,
             alignment: directness.alignment,
+            read_alignment: directness.read_alignment,
+            flushes_write_through,
             direct: directness.direct,
             kind,
             access: options.access,

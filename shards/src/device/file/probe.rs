@@ -8,7 +8,7 @@ use rustix::{
     },
     io::Errno,
 };
-use std::{fs, os::fd::BorrowedFd};
+use std::{fs, os::fd::BorrowedFd, path::Path};
 
 /// What a store can live on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -45,6 +45,7 @@ pub(super) fn bytes_of(file: BorrowedFd<'_>, kind: FileKind) -> Result<u64, Errn
 pub(super) struct Directness {
     pub(super) direct: bool,
     pub(super) alignment: u64,
+    pub(super) read_alignment: u64,
     /// Set if the host does not say and the file system's name had to do.
     pub(super) unconfirmed: bool,
 }
@@ -72,7 +73,9 @@ pub(super) fn make_direct(file: BorrowedFd<'_>, kind: FileKind) -> Result<Direct
         fcntl_setfl(file, flags - OFlags::DIRECT)?;
     }
     let alignment = SLOT_BYTES_MIN.max(told.unwrap_or(0)).max(block_bytes(file, kind));
-    Ok(Directness { direct, alignment, unconfirmed: unconfirmed && direct })
+    let sectors = told.filter(|told| direct && told.is_power_of_two() && *told < alignment);
+    let read_alignment = sectors.unwrap_or(alignment);
+    Ok(Directness { direct, alignment, read_alignment, unconfirmed: unconfirmed && direct })
 }
 
 /// What direct I/O has to be aligned to; `Some(0)`: there is none for this file; `None`: the host does not say.
@@ -127,14 +130,50 @@ pub(super) fn file_system_of(file: BorrowedFd<'_>) -> (&'static str, &'static st
 
 /// Whether the file lies on a loop device that itself goes through the page cache.
 pub(super) fn is_on_buffered_loop(file: BorrowedFd<'_>, kind: FileKind) -> bool {
-    let Ok(status) = fstat(file) else { return false };
+    attribute_of(file, kind, "loop/dio", Path::new("/sys")).is_some_and(|text| text.trim() == "0")
+}
+
+/// Whether the device below says that it has no FUA, so that the host makes writes durable by flushing its cache.
+pub(super) fn has_no_fua(file: BorrowedFd<'_>, kind: FileKind) -> bool {
+    attribute_of(file, kind, "queue/fua", Path::new("/sys")).is_some_and(|text| text.trim() == "0")
+}
+
+/// What sysfs says of the block device below a file; `None`: there is none, or it does not say.
+fn attribute_of(file: BorrowedFd<'_>, kind: FileKind, name: &str, sys: &Path) -> Option<String> {
+    let status = fstat(file).ok()?;
     let device = match kind {
         FileKind::Regular => status.st_dev,
         FileKind::Block => status.st_rdev,
     };
-    let base = format!("/sys/dev/block/{}:{}", major(device), minor(device));
-    // The second is for a partition, whose loop device is the folder above.
-    ["loop/dio", "../loop/dio"].iter().any(|attribute| {
-        fs::read_to_string(format!("{base}/{attribute}")).is_ok_and(|text| text.trim() == "0")
-    })
+    let base = sys.join(format!("dev/block/{}:{}", major(device), minor(device)));
+    // A partition has no attributes of its own: those of the disk are in the folder above. The host resolves the link
+    // before it goes up.
+    [base.join(name), base.join("..").join(name)].iter().find_map(|path| fs::read_to_string(path).ok())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use std::{fs::File, os::fd::AsFd, os::unix::fs::symlink};
+
+    #[test]
+    fn a_partition_says_what_its_disk_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sys, disk) = (folder.path(), folder.path().join("devices/disk"));
+        let file = File::open(folder.path()).unwrap();
+        let number = fstat(&file).unwrap().st_dev;
+        let link = sys.join(format!("dev/block/{}:{}", major(number), minor(number)));
+        let read = || attribute_of(file.as_fd(), FileKind::Regular, "queue/fua", sys);
+        assert_eq!(read(), None);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        fs::create_dir_all(disk.join("queue")).unwrap();
+        fs::create_dir_all(disk.join("disk1")).unwrap();
+        fs::write(disk.join("queue/fua"), "1\n").unwrap();
+        symlink(&disk, &link).unwrap();
+        assert_eq!(read().as_deref(), Some("1\n"));
+        fs::remove_file(&link).unwrap();
+        symlink(disk.join("disk1"), &link).unwrap();
+        assert_eq!(read().as_deref(), Some("1\n"));
+    }
 }
