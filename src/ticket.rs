@@ -72,7 +72,14 @@ impl<'store> Ticket<'store> {
         TicketId { address: self.placed.address, shard: self.shard.id(), frame: self.placed.frame }
     }
 
-    /// True if the record is as safe as asked. Does not ask for it.
+    /// Asks for the record to become as safe as said, and does not wait: look at [`Ticket::has_reached`], which costs one
+    /// load, after the turns of a core that the caller drives.
+    #[inline]
+    pub fn request(&self, durability: Durability) {
+        self.shard.request(self.placed.frame, durability);
+    }
+
+    /// True if the record is as safe as said. Does not ask for it.
     #[must_use]
     pub fn has_reached(&self, durability: Durability) -> bool {
         self.shard.mark(durability).is_none_or(|mark| mark.has(self.placed.frame))

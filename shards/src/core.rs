@@ -55,6 +55,15 @@ pub enum Turn {
     Closed,
 }
 
+/// What a turn did before it asked the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pumped {
+    Nothing,
+    /// Operations were submitted, and nobody was told anything.
+    Submissions,
+    Something,
+}
+
 /// An append that came by mail and found the ring full.
 #[derive(Debug)]
 struct WaitingAppend {
@@ -195,6 +204,17 @@ impl Core {
 
     /// One step of everything. Never blocks.
     pub fn turn(&mut self) -> Turn {
+        self.guarded(Self::take_turn)
+    }
+
+    /// One step of everything, and where it leaves nothing to do but wait, a sleep in the kernel of at most `limit`. What
+    /// the step submits goes with the call that sleeps, where [`Core::turn`] and [`Core::wait`] make two. It does not
+    /// sleep over what somebody was told: who drives the core may have waited for that. Never says [`Turn::Idle`].
+    pub fn turn_or_wait(&mut self, limit: Option<Duration>) -> Turn {
+        self.guarded(|core| core.take_turn_or_wait(limit))
+    }
+
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Turn) -> Turn {
         if self.is_closed || self.handle.is_forked() {
             return Turn::Closed;
         }
@@ -204,18 +224,52 @@ impl Core {
             return Turn::Closed;
         }
         self.is_turning = true;
-        let turn = self.take_turn();
+        let turn = step(self);
         self.is_turning = false;
         turn
     }
 
-    fn take_turn(&mut self) -> Turn {
+    fn take_turn_or_wait(&mut self, limit: Option<Duration>) -> Turn {
+        let pumped = self.pump();
+        if pumped == Pumped::Nothing && self.is_closing && self.is_drained() {
+            self.stop();
+            return Turn::Closed;
+        }
+        self.count_retry(pumped != Pumped::Nothing);
+        if pumped != Pumped::Something && self.prepare_wait() {
+            self.sleep(limit);
+        } else {
+            let _also_progress = self.poll_device();
+        }
+        Turn::Progress
+    }
+
+    /// Everything of a turn that does not ask the device.
+    fn pump(&mut self) -> Pumped {
         // Written by this core alone.
         self.handle.counters.turns.fetch_add(1, Ordering::Relaxed);
-        let mut progress = self.take_mail();
-        progress |= self.pump_shards();
-        progress |= self.pump_reads();
-        progress |= self.start_sync();
+        let mut all = Pumped::Nothing;
+        let steps: [fn(&mut Self) -> usize; 4] = [
+            Self::take_mail,
+            |core| core.pump_shards().into(),
+            |core| core.pump_reads().into(),
+            |core| core.start_sync().into(),
+        ];
+        for step in steps {
+            let before = self.device.in_flight();
+            let done = step(self);
+            let submitted = self.device.in_flight().saturating_sub(before);
+            all = all.max(match done {
+                0 => Pumped::Nothing,
+                done if done <= submitted => Pumped::Submissions,
+                _ => Pumped::Something,
+            });
+        }
+        all
+    }
+
+    fn take_turn(&mut self) -> Turn {
+        let mut progress = self.pump() != Pumped::Nothing;
         progress |= self.poll_device();
         self.count_retry(progress);
         if progress || (self.device.in_flight() > 0 && mutant::is_active(Mutant::SpinWhileBusy)) {
@@ -230,9 +284,13 @@ impl Core {
 
     /// Sleeps in the kernel until there is something to do, at most for `limit`. Returns at once if there is.
     pub fn wait(&mut self, limit: Option<Duration>) {
-        if self.is_closed || self.handle.is_forked() || !self.prepare_wait() {
-            return;
+        if !self.is_closed && !self.handle.is_forked() && self.prepare_wait() {
+            self.sleep(limit);
         }
+    }
+
+    /// Sleeps, after [`Core::prepare_wait`] said that it may.
+    fn sleep(&mut self, limit: Option<Duration>) {
         self.handle.counters.sleeps.fetch_add(1, Ordering::Relaxed);
         let timeout = match (self.timer(), limit) {
             (Some(timer), Some(limit)) => Some(timer.min(limit)),
@@ -336,12 +394,13 @@ impl Core {
         self.waiting.len() < WAITING_APPENDS_MAX && self.reads.outstanding() < READS_MAX
     }
 
-    fn take_mail(&mut self) -> bool {
-        let mut progress = self.append_waiting();
+    /// Messages that were taken, and appends that need wait no longer.
+    fn take_mail(&mut self) -> usize {
+        let mut appended = self.append_waiting();
         if self.closes_behind.is_none() && self.handle.is_close_asked() {
             // Whatever was sent before somebody asked is in the mailbox by now.
             self.closes_behind = Some(self.mailbox.len());
-            progress = true;
+            appended += 1;
         }
         let mut taken = 0;
         while taken < MAIL_PER_TURN_MAX && self.can_take_mail() {
@@ -357,7 +416,7 @@ impl Core {
         if taken > 0 {
             self.handle.room().publish(&mut self.woken);
         }
-        progress || taken > 0
+        appended + taken
     }
 
     fn deliver(&mut self, mail: Mail) {
@@ -421,8 +480,8 @@ impl Core {
         owner.map_or(0, |owner| owner.shared().clean_steps())
     }
 
-    fn append_waiting(&mut self) -> bool {
-        let mut progress = false;
+    fn append_waiting(&mut self) -> usize {
+        let mut appended = 0;
         let mut full: Vec<ShardId> = Vec::new();
         for _ in 0..self.waiting.len() {
             let Some(append) = self.waiting.pop_front() else { break };
@@ -435,10 +494,10 @@ impl Core {
                     full.push(append.shard);
                     self.waiting.push_back(append);
                 }
-                None => progress = true,
+                None => appended += 1,
             }
         }
-        progress
+        appended
     }
 
     // ---- shards, reads, device ------------------------------------------------------------------------------------

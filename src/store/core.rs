@@ -13,13 +13,7 @@ use std::{os::fd::BorrowedFd, sync::Arc, task::Waker, time::Duration};
 /// ```no_run
 /// # fn drive(mut core: corelog::Core) {
 /// use corelog::Turn;
-/// loop {
-///     match core.turn() {
-///         Turn::Progress => {}
-///         Turn::Idle => core.wait(None),
-///         Turn::Closed => break,
-///     }
-/// }
+/// while core.turn_or_wait(None) != Turn::Closed {}
 /// # }
 /// ```
 ///
@@ -44,6 +38,17 @@ impl Core {
 
     /// One step of everything: mail, sealing, submission, completions, watermarks, waiters. Never blocks.
     pub fn turn(&mut self) -> Turn {
+        self.step(Engine::turn)
+    }
+
+    /// A turn, and where it leaves nothing to do but wait, a sleep of at most `limit`: as [`Core::turn`] and
+    /// [`Core::wait`] with one call of the kernel where those make two. For a thread that has nothing else to do. Never
+    /// says [`Turn::Idle`].
+    pub fn turn_or_wait(&mut self, limit: Option<Duration>) -> Turn {
+        self.step(|engine| engine.turn_or_wait(limit))
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut Engine) -> Turn) -> Turn {
         local::drives(self.assembly.key(), self.engine.id());
         if !self.has_joined
             && let Some(directory) = self.assembly.directory()
@@ -52,7 +57,7 @@ impl Core {
             self.has_joined = true;
         }
         let was_closed = self.engine.is_closed();
-        let turn = self.engine.turn();
+        let turn = step(&mut self.engine);
         if turn == Turn::Closed && !was_closed {
             self.assembly.core_closed(&self.engine);
         }
@@ -67,14 +72,8 @@ impl Core {
     /// Turns until `done` says so or the core is closed, sleeping in between; for a thread that has nothing else to
     /// do. `done` is looked at after each turn.
     pub fn run_until(&mut self, mut done: impl FnMut() -> bool) {
-        while !done() {
-            match self.turn() {
-                Turn::Progress => {}
-                // Whatever `done` looks at may change without a word to the core, so the sleep is bounded.
-                Turn::Idle => self.wait(Some(Duration::from_millis(1))),
-                Turn::Closed => return,
-            }
-        }
+        // Whatever `done` looks at may change without a word to the core, so the sleep is bounded.
+        while !done() && self.turn_or_wait(Some(Duration::from_millis(1))) != Turn::Closed {}
     }
 
     /// Announces a sleep outside [`Core::wait`], such as `poll(2)` on [`Core::fd`]. False: there is work, so take a

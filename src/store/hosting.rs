@@ -1,6 +1,6 @@
 //! Hosted cores: one pinned thread of ours for each.
 
-use super::{Opening, Store, seat::Seat};
+use super::{Core, Opening, Store, seat::Seat};
 use crate::error::OpenError;
 use corelog_shards::{core::Turn, ids::CoreId};
 use std::{
@@ -101,19 +101,25 @@ fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: mpsc::Sender<Outco
         return;
     }
     drop(assembly);
+    match spin {
+        None => while core.turn_or_wait(None) != Turn::Closed {},
+        Some(spin) => run_spinning(&mut core, spin),
+    }
+}
+
+/// Looks for work for so long before it sleeps.
+fn run_spinning(core: &mut Core, spin: Duration) {
     let mut idle_since: Option<Instant> = None;
     loop {
         match core.turn() {
             Turn::Progress => idle_since = None,
             Turn::Closed => return,
+            Turn::Idle if idle_since.get_or_insert_with(Instant::now).elapsed() < spin => {
+                std::hint::spin_loop()
+            }
             Turn::Idle => {
-                let spun = idle_since.get_or_insert_with(Instant::now).elapsed();
-                if spin.is_none_or(|spin| spun >= spin) {
-                    core.wait(None);
-                    idle_since = None;
-                } else {
-                    std::hint::spin_loop();
-                }
+                core.wait(None);
+                idle_since = None;
             }
         }
     }

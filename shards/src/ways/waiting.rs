@@ -7,7 +7,9 @@ use crate::{
     directory::{Directory, Mail, WhenFull},
     format::checksum::StoreSeed,
     ids::{CoreId, Term},
-    limits::{RETRY_PAUSE_US_MAX, RETRY_PAUSE_US_MIN},
+    limits::{
+        RECORD_HEADER_BYTES, RETRY_PAUSE_US_MAX, RETRY_PAUSE_US_MIN, SECTOR_BYTES, SUPERBLOCK_AREA_BYTES,
+    },
     over::OverTable,
     reads::ReadError,
     requests::{Pending, Reply, Requests},
@@ -18,7 +20,7 @@ use bytes::Bytes;
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -167,4 +169,57 @@ fn a_read_of_what_a_failed_shard_holds_in_an_unfinished_frame_ends() {
     world.turns();
     assert!(matches!(poll(&mut pending), Some(Reply::Record(Err(ReadError::NeverWritten { .. })))));
     drop(open);
+}
+
+#[test]
+fn a_read_asks_for_sectors_from_its_record_on_and_for_more_only_where_the_record_is_longer() {
+    let mut world = World::open(Options::default());
+    world.join();
+    let requests = Arc::new(Requests::default());
+    // Of every length around a sector and a slot, so that records begin anywhere.
+    let lengths = (0..40).map(|step| 1 + step * 97).chain([511, 512, 513, 4095, 4096, 4097, 9000]);
+    let records: Vec<_> = lengths.map(|length| (world.append(&vec![length as u8; length]), length)).collect();
+    world.ask(Durability::Durable);
+    world.turns();
+    for (placed, length) in records {
+        world.hold(Verb::Read);
+        let mut pending = world.read(&requests, placed);
+        world.turns();
+        let held = world.control.held();
+        let [asked] = held[..] else { panic!("{held:?}") };
+        let device_byte = SUPERBLOCK_AREA_BYTES + placed.address.byte();
+        assert_eq!(asked.offset, device_byte - device_byte % SECTOR_BYTES, "a record of {length}");
+        let end = device_byte + RECORD_HEADER_BYTES + length as u64;
+        assert!(asked.offset + asked.bytes >= end, "a record of {length} in two reads");
+        assert!(asked.offset + asked.bytes < end + 2 * 4096, "a record of {length} in {} bytes", asked.bytes);
+        world.let_go(Verb::Read);
+        let reply = poll(&mut pending);
+        assert!(
+            matches!(&reply, Some(Reply::Record(Ok(bytes))) if *bytes == vec![length as u8; length]),
+            "{reply:?}"
+        );
+    }
+}
+
+#[test]
+fn a_core_sleeps_over_what_it_submitted_and_not_over_what_it_answered() {
+    let mut world = World::open(Options::default());
+    world.join();
+    let requests = Arc::new(Requests::default());
+    world.hold(Verb::Write);
+    let placed = world.append(b"in memory");
+    world.ask(Durability::Written);
+    let sleeps = |world: &World| world.core.handle().counters.sleeps.load(Ordering::Relaxed);
+    let step = |world: &mut World| world.core.turn_or_wait(Some(Duration::from_millis(1)));
+    let before = sleeps(&world);
+    assert_eq!(step(&mut world), Turn::Progress);
+    assert_eq!(sleeps(&world), before + 1, "it submitted a write, and nobody was told anything");
+    let mut pending = world.read(&requests, placed);
+    assert_eq!(step(&mut world), Turn::Progress);
+    assert_eq!(sleeps(&world), before + 1, "whoever drives the core may have waited for the answer");
+    assert!(matches!(poll(&mut pending), Some(Reply::Record(Ok(bytes))) if *bytes == b"in memory"[..]));
+    assert_eq!(step(&mut world), Turn::Progress);
+    assert_eq!(sleeps(&world), before + 2);
+    world.let_go(Verb::Write);
+    assert!(world.has(placed, Durability::Written));
 }
