@@ -36,6 +36,8 @@ fn append_for_ever(path: &Path) {
             ticket.wait(Durability::Durable).unwrap();
             let line = format!("{name} {}\n", ticket.address());
             std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+            // So that no device is so fast that the store is full before the kill.
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -21,7 +21,7 @@ fn each_acknowledgement_follows_a_flush_of_its_own() {
     let Some(folder) = host::with_fuse("each_acknowledgement_follows_a_flush_of_its_own") else { return };
     let device = Mounted::new(&folder, STORE_BYTES);
     device.format(2, stores::EXTENT_BYTES);
-    for sync in [SyncMethod::Fdatasync, SyncMethod::Dsync] {
+    for sync in [SyncMethod::Auto, SyncMethod::Fdatasync, SyncMethod::Dsync] {
         let store = device.open(&options().cores(1).sync(sync)).unwrap();
         append_durable(&store, 0, 0);
         for name in 1..100 {

@@ -36,7 +36,7 @@ fn run(test: &str, kind: &Kind) {
     host::sparse(&image, 512 << 20);
     host::mount_new(kind.make, &image, &point, kind.options);
     for is_sparse in [false, true] {
-        for sync in [SyncMethod::Fdatasync, SyncMethod::Dsync] {
+        for sync in [SyncMethod::Auto, SyncMethod::Fdatasync, SyncMethod::Dsync] {
             one_life(&image, &point, kind, is_sparse, sync);
         }
     }

@@ -28,7 +28,8 @@ struct Log {
 }
 
 fn options(seed: u64) -> Options {
-    let sync = if seed.is_multiple_of(3) { SyncMethod::Dsync } else { SyncMethod::Fdatasync };
+    let methods = [SyncMethod::Dsync, SyncMethod::Auto, SyncMethod::Fdatasync];
+    let sync = methods[(seed % 3) as usize];
     let order = if seed.is_multiple_of(5) { FrameOrder::Serialised } else { FrameOrder::TailLocalised };
     stores::options().cores(1 + (seed % 2) as u32).sync(sync).order(order)
 }

@@ -42,7 +42,8 @@ fn payload(name: u64) -> Vec<u8> {
 }
 
 fn options(seed: u64) -> Options {
-    let sync = if seed.is_multiple_of(3) { SyncMethod::Dsync } else { SyncMethod::Fdatasync };
+    let methods = [SyncMethod::Dsync, SyncMethod::Auto, SyncMethod::Fdatasync];
+    let sync = methods[(seed / 3 % 3) as usize];
     Options::default().cores(1 + (seed % 3) as u32).sync(sync).buffer_bytes(32 << 10).buffers(4)
 }
 

@@ -420,3 +420,29 @@ fn a_close_waits_for_a_core_that_has_ended_and_not_reported_it() {
     let store = Store::open(&place.path, &options(1)).unwrap();
     assert!(matches!(store.recovery().shards[0].tail.kind, TailKind::Clean));
 }
+
+#[test]
+fn a_durable_append_of_an_owned_core_is_one_call_of_the_kernel() {
+    // The write, its wait and the flush were four calls once: submit, wait, submit the sync, wait.
+    let place = Place::formatted(1);
+    let (store, mut cores) = open_by_hand(&place, 1);
+    let core = &mut cores[0];
+    if store.grants()[0].device.backend != "io_uring" {
+        println!("skipped: no io_uring on this host");
+        return;
+    }
+    let append = |core: &mut Core, index| {
+        let ticket = store.try_append(Route::Local, &payload(1, index, 200)).unwrap();
+        ticket.request(Durability::Durable);
+        while !ticket.has_reached(Durability::Durable) {
+            assert_ne!(core.turn_or_wait(None), Turn::Closed);
+        }
+    };
+    // The first may follow the header of an extent, and a flush for it.
+    append(core, 0);
+    let before = core.device_counters().enters;
+    (1..=100).for_each(|index| append(core, index));
+    let calls = core.device_counters().enters - before;
+    assert!((100..110).contains(&calls), "{calls} calls for 100 durable appends");
+    assert!(core.close(LONG));
+}

@@ -54,6 +54,8 @@ mutants! {
     WrittenAtSubmit,
     /// A frame is acknowledged as durable when it is written.
     DurableAtWrite,
+    /// A frame is written through alone although the header of its extent is not durable.
+    DsyncOverUnsynced,
     /// A sync is believed to cover frames that were written while it ran.
     SyncCoversLater,
     /// A failed sync is tried again and its success believed.
@@ -90,6 +92,8 @@ mutants! {
     TermNotRaised,
     /// A failed sync concerns the shards that it covers, and nobody else whose writes were in the device's cache.
     SyncFailureForgotten,
+    /// A failed write-through concerns nobody but its shard, though its flush may be what failed.
+    ThroughFailureForgotten,
     /// A reservation lends more bytes than it claimed.
     GuardTooLong,
     /// A completion moves the watermark by one frame at most.

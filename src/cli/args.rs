@@ -470,7 +470,7 @@ pub struct RunOptions {
     /// Options from a TOML profile; what the command line says comes before it.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub profile: Option<PathBuf>,
-    /// How writes are made durable.
+    /// How writes are made durable; default: auto.
     #[arg(long, value_enum)]
     pub sync: Option<SyncMethod>,
     /// How the device is used.
@@ -514,6 +514,8 @@ pub enum Durability {
 /// How writes are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SyncMethod {
+    /// One durable write where that is all that its waiters lack, else one flush for all that wait.
+    Auto,
     /// Writes, then one flush for all that wait.
     Fdatasync,
     /// Each write is durable when it completes.

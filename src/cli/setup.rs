@@ -100,6 +100,7 @@ impl From<args::Backend> for Backend {
 impl From<args::SyncMethod> for SyncMethod {
     fn from(sync: args::SyncMethod) -> Self {
         match sync {
+            args::SyncMethod::Auto => Self::Auto,
             args::SyncMethod::Fdatasync => Self::Fdatasync,
             args::SyncMethod::Dsync => Self::Dsync,
         }

@@ -22,7 +22,7 @@ impl ShardOwner {
         let expected = completion.operation.transfer_bytes();
         let at = completion.operation.device();
         let result = completion.result;
-        let Operation::Write { bytes, .. } = completion.operation else { return };
+        let Operation::Write { bytes, sync, .. } = completion.operation else { return };
         let wanted = if mutant::is_active(Mutant::CompletionByOrder) {
             self.flights.iter().position(|flight| !flight.is_written)
         } else {
@@ -44,6 +44,7 @@ impl ShardOwner {
             }
             Err(errno) => {
                 let (base, slots) = (self.flights[index].base, self.flights[index].slots);
+                self.note_failed_write(at, sync);
                 self.flights[index].slice = Some(bytes);
                 self.fail_io(Verb::Write, at, base, slots, errno);
             }

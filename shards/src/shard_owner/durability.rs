@@ -2,7 +2,7 @@
 
 use super::ShardOwner;
 use crate::{
-    device::{Errno, Verb},
+    device::{Errno, Verb, WriteSync},
     ids::{DeviceIndex, FrameNumber},
     limits::DEVICES_MAX,
     mutant::{self, Mutant},
@@ -75,6 +75,13 @@ impl ShardOwner {
     /// A sync failed, of whichever shards: what is in the device's cache is in doubt.
     pub(crate) fn note_failed_sync(&self, device: DeviceIndex) {
         self.context.sync_failures.note(device);
+    }
+
+    /// A write failed. Of one that was to be durable the host does not say whether the flush behind it was what failed.
+    pub(super) fn note_failed_write(&self, device: DeviceIndex, sync: WriteSync) {
+        if sync == WriteSync::Data && !mutant::is_active(Mutant::ThroughFailureForgotten) {
+            self.note_failed_sync(device);
+        }
     }
 
     /// The sync failed: what it covered is in an unknown state for ever, so the shard stops.

@@ -5,7 +5,7 @@
 
 use super::{NextExtent, ShardContext, ShardOwner, SyncMethod};
 use crate::{
-    device::{Completion, Device, Errno, Verb, WriteSync},
+    device::{Completion, Device, Errno, Operation, Verb, WriteSync},
     extents::Claim,
     ids::ExtentOrdinal,
     memory::PooledBuffer,
@@ -153,7 +153,7 @@ impl ShardOwner {
         }
         let sync = match self.context.sync {
             SyncMethod::Dsync => WriteSync::Data,
-            SyncMethod::Fdatasync => WriteSync::None,
+            SyncMethod::Auto | SyncMethod::Fdatasync => WriteSync::None,
         };
         let token = Purpose::ExtentHeader(self.local).into();
         self.write(device, token, slot, buffer.into(), sync);
@@ -177,7 +177,12 @@ impl ShardOwner {
             }
             // A header that is cut short may be half of one: the extent stays claimed and the shard stops.
             Ok(_) => self.fail_io(Verb::Write, completion.operation.device(), slot, 1, Errno(libc::EIO)),
-            Err(errno) => self.fail_io(Verb::Write, completion.operation.device(), slot, 1, errno),
+            Err(errno) => {
+                if let Operation::Write { device, sync, .. } = &completion.operation {
+                    self.note_failed_write(*device, *sync);
+                }
+                self.fail_io(Verb::Write, completion.operation.device(), slot, 1, errno);
+            }
         }
     }
 

@@ -50,8 +50,12 @@ pub enum FrameOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SyncMethod {
-    /// Write, then `fdatasync` for all that was written on the core.
+    /// `RWF_DSYNC` for a frame that is all that its waiters lack, else `fdatasync`: one trip to the device for a group
+    /// that waits, one flush for many frames. Always `fdatasync` on a device that claims FUA, or does not say: some
+    /// claim it and keep such a write in their cache.
     #[default]
+    Auto,
+    /// Write, then `fdatasync` for all that was written on the core.
     Fdatasync,
     /// Frames that somebody waits for are written with `RWF_DSYNC`.
     Dsync,

@@ -163,15 +163,33 @@ impl ShardOwner {
         slice: RegionSlice,
     ) {
         let is_waited_for = self.shared.durable.wanted() > frame;
-        let sync = match self.context.sync {
-            SyncMethod::Dsync if is_waited_for => WriteSync::Data,
-            SyncMethod::Dsync | SyncMethod::Fdatasync => WriteSync::None,
+        let is_stable = match self.context.sync {
+            SyncMethod::Auto => {
+                is_waited_for && self.is_all_that_lacks(frame) && self.flushes_write_through(device, base)
+            }
+            SyncMethod::Dsync => is_waited_for,
+            SyncMethod::Fdatasync => false,
         };
+        let sync = if is_stable { WriteSync::Data } else { WriteSync::None };
         if let Some(flight) = self.flights.iter_mut().rev().find(|flight| flight.frame == frame) {
-            flight.is_stable = sync == WriteSync::Data;
+            flight.is_stable = is_stable;
         }
         let token = Purpose::Frame(self.local, frame).into();
         self.write(device, token, base, slice, sync);
+    }
+
+    fn flushes_write_through(&self, device: &dyn Device, base: SlotIndex) -> bool {
+        let place = self.context.layout.place(base);
+        place.is_some_and(|place| device.flushes_write_through(place.device))
+    }
+
+    /// Everything before the frame is durable, the header of its extent too, and no further one is ready: its own write
+    /// makes durable what is waited for.
+    fn is_all_that_lacks(&self, frame: FrameNumber) -> bool {
+        let is_synced = self.unsynced.devices == 0 || mutant::is_active(Mutant::DsyncOverUnsynced);
+        is_synced
+            && self.shared.durable.reached() == frame
+            && self.shared.ring().current_frame() == frame.next()
     }
 
     pub(super) fn write(

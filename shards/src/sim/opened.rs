@@ -63,7 +63,7 @@ impl Options {
                 FrameOrder::TailLocalised,
                 FrameOrder::Serialised,
             ]),
-            sync: random.pick(&[SyncMethod::Fdatasync, SyncMethod::Fdatasync, SyncMethod::Dsync]),
+            sync: random.pick(&[SyncMethod::Auto, SyncMethod::Fdatasync, SyncMethod::Dsync]),
             linger: random.pick(&[None, None, Some(Duration::from_micros(200))]),
             checkpoint_bytes: CHECKPOINT_BYTES_MIN << random.pick(&[0, 1, 3, 6]),
             quiet: random.pick(&[None, Some(Duration::from_micros(100)), Some(Duration::from_millis(3))]),

@@ -65,7 +65,7 @@ pub(super) struct World {
     pub disks: Vec<Disk>,
     flying: Vec<Flying>,
     pub ready: Vec<Vec<Completion>>,
-    /// The core whose sync failed hears of it before anything else happens: between the failure and that moment
+    /// The core whose flush failed hears of it before anything else happens: between the failure and that moment
     /// another core could acknowledge what the device just lost, and nothing can be done about it.
     pub urgent: Option<usize>,
     /// The order of frames that this life asked for.
@@ -238,8 +238,9 @@ impl World {
         {
             self.failed_writes.push((core, frame.header.shard));
         }
-        let is_sync = matches!(operation, Operation::Sync { .. });
-        self.urgent = (is_sync && result.is_err()).then_some(core);
+        let flushes =
+            matches!(operation, Operation::Sync { .. } | Operation::Write { sync: WriteSync::Data, .. });
+        self.urgent = (flushes && result.is_err()).then_some(core);
         self.ready[core].push(Completion { token, operation, result });
         true
     }
@@ -293,6 +294,10 @@ impl World {
             self.land(disk, offset, &bytes[..length as usize], false);
             return Ok(length);
         }
+        if sync == WriteSync::Data && self.roll(Fault::SyncError, 24) {
+            self.land(disk, offset, bytes, false);
+            return self.fail_sync(disk);
+        }
         if self.roll(Fault::Lost, 60) {
             self.lie(disk, offset, whole, "a write is lost");
             return Ok(whole);
@@ -345,12 +350,17 @@ impl World {
         whole
     }
 
+    /// A flush fails, and takes what was in the cache with it.
+    fn fail_sync(&mut self, disk: usize) -> Result<u64, Errno> {
+        let mut random = self.random.fork();
+        self.disks[disk].fail_sync(&mut random);
+        self.has_dropped = true;
+        Err(EIO)
+    }
+
     fn sync(&mut self, disk: usize, sequence: u64) -> Result<u64, Errno> {
         if self.roll(Fault::SyncError, 24) {
-            let mut random = self.random.fork();
-            self.disks[disk].fail_sync(&mut random);
-            self.has_dropped = true;
-            return Err(EIO);
+            return self.fail_sync(disk);
         }
         if self.roll(Fault::LyingSync, 12) {
             self.lies += 1;
