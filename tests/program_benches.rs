@@ -133,8 +133,8 @@ fn json_and_svg_are_well_formed_and_the_figures_add_up() {
 fn an_interrupted_run_leaves_what_the_next_one_replaces() {
     let folder = folder();
     let path = folder.path().join("store");
-    // Large enough that no disk fills it up before the signal.
-    let child = spawn(&path, "bench @ --size 2GiB --seconds 60 --workload durable");
+    // Large enough, and each append a trip of its own, that no disk fills its part of the store up before the signal.
+    let child = spawn(&path, "bench @ --size 2GiB --seconds 60 --workload durable --in-flight 1");
     let start = Instant::now();
     // The store has its name once it is whole.
     while !path.exists() {

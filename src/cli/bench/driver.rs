@@ -11,6 +11,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(1);
 
 /// What a lane appends and waits through.
 pub trait Driver {
+    /// Whether the lane's thread drives the core, so that it can look at the watermark after each turn.
+    const DRIVES: bool;
+
     /// Appends, waiting for room if need be. `None`: the store is full.
     fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError>;
 
@@ -24,8 +27,13 @@ pub trait Driver {
     /// Lets the core work. False: there was nothing to do.
     fn turn(&mut self) -> Result<bool, BenchError>;
 
-    /// Sleeps until there may be something to do.
-    fn sleep(&mut self);
+    /// Lets the core work, and sleeps until there may be something to do.
+    fn turn_or_sleep(&mut self) -> Result<(), BenchError> {
+        self.turn_or_sleep_for(Some(SLEEP_MAX))
+    }
+
+    /// The same with a bound of the caller's. Without one no timer is set, which costs time too.
+    fn turn_or_sleep_for(&mut self, limit: Option<Duration>) -> Result<(), BenchError>;
 
     /// The shard that it appends to.
     fn shard(&self) -> ShardId;
@@ -55,16 +63,11 @@ impl Owned {
     pub fn into_core(self) -> Core {
         self.core
     }
-
-    fn work(&mut self) -> Result<(), BenchError> {
-        if !self.turn()? {
-            self.sleep();
-        }
-        Ok(())
-    }
 }
 
 impl Driver for Owned {
+    const DRIVES: bool = true;
+
     #[inline]
     fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError> {
         loop {
@@ -76,7 +79,7 @@ impl Driver for Owned {
                     }
                     return Ok(Some(ticket));
                 }
-                Err(Refused { error: AppendError::Full { .. }, .. }) => self.work()?,
+                Err(Refused { error: AppendError::Full { .. }, .. }) => self.turn_or_sleep()?,
                 Err(Refused { error: AppendError::StoreFull { .. }, .. }) => return Ok(None),
                 Err(Refused { error, .. }) => return Err(error.into()),
             }
@@ -125,8 +128,11 @@ impl Driver for Owned {
         }
     }
 
-    fn sleep(&mut self) {
-        self.core.wait(Some(SLEEP_MAX));
+    fn turn_or_sleep_for(&mut self, limit: Option<Duration>) -> Result<(), BenchError> {
+        match self.core.turn_or_wait(limit) {
+            Turn::Closed => Err(BenchError::CoreClosed { shard: self.shard }),
+            Turn::Progress | Turn::Idle => Ok(()),
+        }
     }
 
     fn shard(&self) -> ShardId {
@@ -138,11 +144,8 @@ impl Driver for Owned {
     }
 
     fn toward_durable(&mut self, _oldest: Ticket<'_>) -> Result<(), BenchError> {
-        if !self.turn()? {
-            // What is waited for comes from this core alone, so no timer is needed.
-            self.core.wait(None);
-        }
-        Ok(())
+        // What is waited for comes from this core alone, so no timer is needed.
+        self.turn_or_sleep_for(None)
     }
 }
 
@@ -153,6 +156,8 @@ pub struct Hosted {
 }
 
 impl Driver for Hosted {
+    const DRIVES: bool = false;
+
     fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError> {
         match store.append_to(Route::Shard(self.shard), payload) {
             Ok(ticket) => Ok(Some(ticket)),
@@ -181,8 +186,9 @@ impl Driver for Hosted {
         Ok(false)
     }
 
-    fn sleep(&mut self) {
-        std::thread::park_timeout(SLEEP_MAX);
+    fn turn_or_sleep_for(&mut self, limit: Option<Duration>) -> Result<(), BenchError> {
+        std::thread::park_timeout(limit.unwrap_or(SLEEP_MAX));
+        Ok(())
     }
 
     fn shard(&self) -> ShardId {

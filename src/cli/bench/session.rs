@@ -229,13 +229,9 @@ fn rounds<D: Driver>(
         drop(ended);
         // Others may still read through this core.
         while round.ended.load(Ordering::Acquire) < round.lanes {
-            match driver.turn() {
-                Ok(true) => {}
-                Ok(false) => driver.sleep(),
-                Err(error) => {
-                    result = result.and(Err(error));
-                    break;
-                }
+            if let Err(error) = driver.turn_or_sleep() {
+                result = result.and(Err(error));
+                break;
             }
         }
         if outcome.send((index, result)).is_err() {

@@ -94,13 +94,13 @@ pub fn keep_in_flight<D: Driver, O: Operations<D>>(
     let mut vacant: Vec<usize> = (0..in_flight).rev().collect();
     let mut woken = Vec::with_capacity(in_flight);
     loop {
-        let mut over = operations.is_over();
+        let (mut over, mut is_refused) = (operations.is_over(), false);
         while !over {
             let Some(index) = vacant.pop() else { break };
             let began = Instant::now();
             let Some((future, expected)) = operations.begin(driver)? else {
                 vacant.push(index);
-                over = operations.is_over();
+                (over, is_refused) = (operations.is_over(), true);
                 break;
             };
             slots[index] = Some(UnderWay { future, expected, began });
@@ -121,8 +121,10 @@ pub fn keep_in_flight<D: Driver, O: Operations<D>>(
                 vacant.push(index);
             }
         }
-        if !driver.turn()? && ready.is_empty() && (over || vacant.is_empty()) {
-            driver.sleep();
+        if is_refused {
+            let _is_tried_again = driver.turn()?;
+        } else if ready.is_empty() && (over || vacant.is_empty()) {
+            driver.turn_or_sleep()?;
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use bytes::Bytes;
 use corelog::{Durability, Reached, ReadError, Reading, ShardFailure, Store, Ticket};
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 /// Appends between two looks at the clock.
 const APPENDS_PER_LOOK: u64 = 64;
@@ -121,9 +121,14 @@ impl Lane {
         store: &Store,
         driver: &mut D,
     ) -> Result<LaneRun, BenchError> {
+        let keeper = Keeper::new();
         let meter = Meter::start(limits, store, driver);
-        let mut appends = Appends { lane: self, store, meter, keeper: Keeper::new(), begun: 0 };
-        keep_in_flight(driver, in_flight, &mut appends)?;
+        let mut appends = Appends { lane: self, store, meter, keeper, begun: 0 };
+        if D::DRIVES {
+            appends.by_watermark(driver, in_flight)?;
+        } else {
+            keep_in_flight(driver, in_flight, &mut appends)?;
+        }
         let Appends { meter, keeper, .. } = appends;
         Ok(meter.stop(self.record_bytes as u64, store, driver, keeper.into_kept()))
     }
@@ -180,21 +185,75 @@ struct Appends<'lane, 'store> {
     begun: u64,
 }
 
-impl<'store, D: Driver> Operations<D> for Appends<'_, 'store> {
-    type Future = Reached<'store>;
-    type Expected = Kept;
+/// An append of a lane that drives its core.
+struct Waiting<'store> {
+    ticket: Ticket<'store>,
+    number: u64,
+    began: Instant,
+}
 
-    fn begin(&mut self, driver: &mut D) -> Begun<Reached<'store>, Kept> {
+impl<'store> Appends<'_, 'store> {
+    /// Frames become durable in order, so a lane that drives its core needs no wakers: it asks, turns, and looks at the
+    /// oldest.
+    fn by_watermark<D: Driver>(&mut self, driver: &mut D, in_flight: usize) -> Result<(), BenchError> {
+        let mut waiting: VecDeque<Waiting<'_>> = VecDeque::with_capacity(in_flight);
+        loop {
+            // Of the whole group, before its first record.
+            let began = Instant::now();
+            let is_over = self.meter.is_over();
+            while !is_over && waiting.len() < in_flight && self.begun < self.meter.records_max() {
+                let number = self.lane.appended;
+                let Some(ticket) = self.append(driver)? else { break };
+                ticket.request(Durability::Durable);
+                waiting.push_back(Waiting { ticket, number, began });
+            }
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            // What is waited for comes from this core alone.
+            driver.turn_or_sleep_for(None)?;
+            if let Some(failure) = waiting.front().and_then(|first| first.failure(self.store)) {
+                return Err(failure.into());
+            }
+            let now = Instant::now();
+            while let Some(first) = waiting.front()
+                && first.ticket.has_reached(Durability::Durable)
+            {
+                self.meter.latency(now - first.began);
+                self.meter.count();
+                self.keeper.keep(self.lane.number, first.number, first.ticket.address());
+                waiting.pop_front();
+            }
+        }
+    }
+
+    fn append<D: Driver>(&mut self, driver: &mut D) -> Result<Option<Ticket<'store>>, BenchError> {
         let number = self.lane.appended;
-        let lane = self.lane.number;
-        let payload = self.lane.payloads[usize::from(lane)].of(number);
+        let payload = self.lane.payloads[usize::from(self.lane.number)].of(number);
         let Some(ticket) = driver.append(self.store, payload)? else {
             self.meter.is_full = true;
             return Ok(None);
         };
         self.lane.appended += 1;
         self.begun += 1;
-        let kept = Kept { address: ticket.address(), lane, number };
+        Ok(Some(ticket))
+    }
+}
+
+impl Waiting<'_> {
+    fn failure(&self, store: &Store) -> Option<ShardFailure> {
+        store.shard(self.ticket.shard()).and_then(|shard| shard.failure())
+    }
+}
+
+impl<'store, D: Driver> Operations<D> for Appends<'_, 'store> {
+    type Future = Reached<'store>;
+    type Expected = Kept;
+
+    fn begin(&mut self, driver: &mut D) -> Begun<Reached<'store>, Kept> {
+        let number = self.lane.appended;
+        let Some(ticket) = self.append(driver)? else { return Ok(None) };
+        let kept = Kept { address: ticket.address(), lane: self.lane.number, number };
         Ok(Some((ticket.reached(Durability::Durable), kept)))
     }
 
