@@ -1,15 +1,35 @@
 //! CRC-32C, and the seed that ties a record's checksum to its store, its extent's generation and its place.
 
+mod short;
+
 use crate::{
     ids::{Generation, StoreId},
     limits::RECORD_ALIGNMENT,
 };
+use crc_fast::{CrcAlgorithm, Digest};
+use short::{SHORT_BYTES_MAX, crc32c_of_short};
 
 /// CRC-32C (Castagnoli) of `bytes`.
 #[inline]
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
+}
+
+/// CRC-32C of the bytes of `word` (little-endian) and then of `payload`, as if they lay behind one another.
+#[inline]
+#[must_use]
+pub fn crc32c_of_two(word: u32, payload: &[u8]) -> u32 {
+    let short = if payload.len() <= SHORT_BYTES_MAX { crc32c_of_short(word, payload) } else { None };
+    short.unwrap_or_else(|| {
+        // What the register holds between the two, which is the checksum of the first without its last inversion.
+        let between = !crc32c(&word.to_le_bytes());
+        let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(between));
+        digest.update(payload);
+        #[expect(clippy::cast_possible_truncation, reason = "a checksum of 32 bits")]
+        let checksum = digest.finalize() as u32;
+        checksum
+    })
 }
 
 // Odd constants without structure (the fractional parts of square roots of primes). Odd, so that multiplying by one
@@ -109,6 +129,20 @@ mod tests {
         #[test]
         fn both_implementations_of_crc32c_agree(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             prop_assert_eq!(crc32c(&bytes), crc32c::crc32c(&bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn two_pieces_have_the_checksum_of_their_row(
+            word: u32,
+            bytes in proptest::collection::vec(any::<u8>(), 0..2 * SHORT_BYTES_MAX),
+        ) {
+            let row = [&word.to_le_bytes()[..], &bytes].concat();
+            prop_assert_eq!(crc32c_of_two(word, &bytes), crc32c(&row));
+            if let Some(short) = crc32c_of_short(word, &bytes) {
+                prop_assert_eq!(short, crc32c(&row));
+            }
         }
     }
 

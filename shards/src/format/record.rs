@@ -2,7 +2,7 @@
 //! and read paths, so they are small and allocate nothing.
 
 use super::{
-    checksum::{RecordsDigest, StoreSeed, crc32c},
+    checksum::{RecordsDigest, StoreSeed, crc32c, crc32c_of_two},
     manifest::Manifest,
 };
 use crate::{
@@ -253,6 +253,40 @@ pub fn seal_record(bytes: &mut [u8], kind: RecordKind, flags: RecordFlags, seed:
     *checksum = (crc32c(covered) ^ seed).to_le_bytes();
 }
 
+/// Writes a whole record: header, payload, and zeros up to the next. `room` is what [`record_bytes`] says for the payload.
+/// Nothing of the room is read, so that a line which is not in the cache is not waited for.
+///
+/// # Panics
+/// If the room is another, or the payload is longer than a header can say.
+#[inline]
+pub fn write_record(room: &mut [u8], payload: &[u8], kind: RecordKind, flags: RecordFlags, seed: u32) {
+    assert!(payload.len() as u64 <= RECORD_PAYLOAD_BYTES_MAX, "a payload of {} bytes", payload.len());
+    let word = RecordHeader { length: payload.len() as u32, kind, flags }.pack();
+    let header = u64::from(crc32c_of_two(word, payload) ^ seed) | u64::from(word) << 32;
+    let Some((first, behind)) = room.split_first_chunk_mut::<RECORD_HEADER>() else {
+        panic!("a record needs room for its header");
+    };
+    *first = header.to_le_bytes();
+    let (bytes, padding) = behind.split_at_mut(payload.len());
+    bytes.copy_from_slice(payload);
+    assert!(padding.len() < RECORD_ALIGNMENT as usize, "{} bytes behind a record", padding.len());
+    clear_padding(padding);
+}
+
+/// Clears the at most seven bytes between a record and the next. They go to the device too, and must not be those of an
+/// old turn. A few stores; `fill` would be a call, also for no bytes at all.
+#[inline]
+pub fn clear_padding(padding: &mut [u8]) {
+    match padding {
+        [] => {}
+        [a, b, c, d, rest @ ..] => {
+            [*a, *b, *c, *d] = [0; 4];
+            rest.iter_mut().take(3).for_each(|byte| *byte = 0);
+        }
+        short => short.iter_mut().take(3).for_each(|byte| *byte = 0),
+    }
+}
+
 /// A record whose checksum is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordView<'a> {
@@ -369,6 +403,14 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
         let (record, behind) = rest.split_at_checked(stride).ok_or(lost)?;
         rest = behind;
         records += 1;
+        digest = digest.with(header_bytes);
+        longest = header.length.max(longest);
+        // Nearly all are such.
+        if header.kind == RecordKind::DATA {
+            (appended, has_news) = (appended + 1, true);
+            payload_bytes += u64::from(header.length);
+            continue;
+        }
         match header.kind {
             RecordKind::CONTROL => {
                 has_control = true;
@@ -390,13 +432,10 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
             }
             _ => has_news = true,
         }
-        // Without branches: this is done for each record.
         let kind = 1_u32 << header.kind.code();
         appended += u32::from(kind & ONE_APPENDED != 0);
         payload_bytes += u64::from(header.length) * u64::from(kind & APPENDED != 0);
-        longest = header.length.max(longest);
         is_fixed |= !header.kind.is_movable();
-        digest = digest.with(header_bytes);
     }
     let digest = digest.value();
     Ok(BodySummary {
