@@ -424,6 +424,16 @@ pub enum AppendError {
         /// The shard.
         shard: ShardId,
     },
+    /// Another core runs the shard.
+    #[error(
+        "{shard:?} is run by another core than {core:?}; append through the store, which takes any shard"
+    )]
+    OtherCore {
+        /// The shard.
+        shard: ShardId,
+        /// The core that was asked.
+        core: CoreId,
+    },
     /// The shard takes no appends any more.
     #[error("{shard:?} is retired; append to another one, or leave the choice to a key")]
     Retired {

@@ -446,3 +446,46 @@ fn a_durable_append_of_an_owned_core_is_one_call_of_the_kernel() {
     assert!((100..110).contains(&calls), "{calls} calls for 100 durable appends");
     assert!(core.close(LONG));
 }
+
+#[test]
+fn what_a_core_s_thread_appends_lies_in_order_with_what_others_append() {
+    let place = Place::formatted(2);
+    let (store, mut cores) = open_by_hand(&place, 2);
+    let mut kept: Kept = Vec::new();
+    for index in 0..3000 {
+        let bytes = payload(1, index, 300);
+        let id = loop {
+            let appended = if index % 7 == 0 {
+                store
+                    .try_append(Route::Shard(ShardId(0)), &bytes)
+                    .map(|ticket| ticket.id())
+                    .map_err(|it| it.error)
+            } else {
+                cores[0].append(ShardId(0), &bytes)
+            };
+            match appended {
+                Ok(id) => break id,
+                Err(AppendError::Full { .. }) => _ = cores[0].turn(),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        kept.push((id, bytes));
+    }
+    assert!(kept.is_sorted_by_key(|(id, _)| (id.frame, id.address.byte())));
+    let other = cores[0].append(ShardId(1), b"of the other core").unwrap_err();
+    assert_eq!(other, AppendError::OtherCore { shard: ShardId(1), core: CoreId(0) });
+    let too_large = cores[0].append(ShardId(0), &vec![0; 64 << 20]).unwrap_err();
+    assert!(matches!(too_large, AppendError::TooLarge { .. }), "{too_large}");
+    // Nobody asks the core for anything, and the last one is handed over all the same.
+    let last = store.ticket(kept[2999].0).unwrap();
+    last.request(Durability::Durable);
+    turn_until(&mut cores, || last.has_reached(Durability::Durable));
+    cores.iter_mut().for_each(|core| assert!(core.close(LONG)));
+    assert_eq!(cores[0].append(ShardId(0), b"late"), Err(AppendError::Closed));
+    drop((cores, store));
+    let store = Store::open(&place.path, &options(2)).unwrap();
+    let scanned: Vec<_> =
+        store.scan(ShardId(0)).unwrap().map(|record| record.unwrap().payload.to_vec()).collect();
+    let appended: Vec<_> = kept.into_iter().map(|(_, bytes)| bytes).collect();
+    assert!(scanned == appended, "{} of {}", scanned.len(), appended.len());
+}

@@ -14,6 +14,7 @@ use crate::{
     mutant::{self, Mutant},
     reads::{ReadContext, Reads},
     requests::{Reply, Responder},
+    ring::reservation::Placed,
     shard::ShardRefusal,
     shard_owner::ShardOwner,
     token::{LocalShard, Purpose},
@@ -105,6 +106,8 @@ pub struct Core {
     retry_pause: Duration,
     /// The bell has a waker of the executor that drives the core.
     has_left_waker: bool,
+    /// Place of the shard that the owning thread appended to last.
+    appends_to: usize,
     /// It was asked to close, and does so behind this many further messages.
     closes_behind: Option<usize>,
     is_closing: bool,
@@ -154,6 +157,7 @@ impl Core {
             woken: Vec::new(),
             retry_pause: RETRY_PAUSE_MIN / 2,
             has_left_waker: false,
+            appends_to: 0,
             closes_behind: None,
             is_closing: false,
             is_closed: false,
@@ -214,6 +218,20 @@ impl Core {
         self.guarded(|core| core.take_turn_or_wait(limit))
     }
 
+    /// Appends a record to a shard of this core, for the thread that drives it: as [`Shard::try_append`] does, with less
+    /// work for each of many small records. It is handed on in the next turn. `None`: another core runs the shard.
+    #[inline]
+    pub fn append_here(&mut self, shard: ShardId, payload: &[u8]) -> Option<Result<Placed, ShardRefusal>> {
+        if self.shards.get(self.appends_to)?.shared().id() != shard {
+            self.appends_to = self.shards.iter().position(|owner| owner.shared().id() == shard)?;
+        }
+        self.shards.get_mut(self.appends_to).map(|owner| owner.append(payload))
+    }
+
+    fn end_runs(&mut self) {
+        self.shards.iter_mut().for_each(ShardOwner::end_run);
+    }
+
     fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Turn) -> Turn {
         if self.is_closed || self.handle.is_forked() {
             return Turn::Closed;
@@ -224,6 +242,7 @@ impl Core {
             return Turn::Closed;
         }
         self.is_turning = true;
+        self.end_runs();
         let turn = step(self);
         self.is_turning = false;
         turn
@@ -310,12 +329,14 @@ impl Core {
     /// the core work makes [`Core::fd`] readable; [`Core::awake`] ends that.
     pub fn prepare_wait(&mut self) -> bool {
         self.forget_waker();
+        self.end_runs();
         self.handle_bell().may_sleep(|| self.has_work())
     }
 
     /// As [`Core::prepare_wait`], for a core that is driven by a task: after true, whoever gives the core work wakes
     /// `waker`. What the device completes wakes nobody; look at [`Core::in_flight`].
     pub fn prepare_wait_waking(&mut self, waker: &Waker) -> bool {
+        self.end_runs();
         self.handle_bell().leave_waker(waker);
         self.has_left_waker = true;
         let may_sleep = self.handle_bell().may_sleep(|| self.has_work());

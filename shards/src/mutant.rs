@@ -94,6 +94,12 @@ mutants! {
     SyncFailureForgotten,
     /// A failed write-through concerns nobody but its shard, though its flush may be what failed.
     ThroughFailureForgotten,
+    /// The owner's run goes on although somebody reserved behind it, or sealed its buffer.
+    RunIgnoresOthers,
+    /// What is left of the owner's run is left as it was.
+    RunNotPadded,
+    /// The owner's run is not ended before a turn.
+    RunLeftOpen,
     /// A reservation lends more bytes than it claimed.
     GuardTooLong,
     /// A completion moves the watermark by one frame at most.

@@ -195,6 +195,11 @@ impl Shard {
         &self.ring
     }
 
+    /// False in a child of the process that opened the store.
+    pub(crate) fn is_here(&self) -> bool {
+        self.birthplace.is_here()
+    }
+
     /// The fault that stopped it, if one did.
     #[must_use]
     pub fn failure(&self) -> Option<ShardFailure> {
@@ -233,10 +238,7 @@ impl Shard {
         // Not by way of `try_reserve`: moving the reservation through a result with a large error costs more than
         // reserving, in stores that later loads cannot be served from.
         match self.ring.reserve(payload.len()) {
-            Ok(mut reservation) => {
-                reservation.payload_mut().copy_from_slice(payload);
-                Ok(reservation.commit(RecordKind::DATA, RecordFlags::NONE))
-            }
+            Ok(reservation) => Ok(reservation.commit_copy(payload, RecordKind::DATA, RecordFlags::NONE)),
             Err(refusal) => Err(self.explain(refusal)),
         }
     }
@@ -293,7 +295,7 @@ impl Shard {
     }
 
     #[cold]
-    fn explain(&self, refusal: Refusal) -> ShardRefusal {
+    pub(crate) fn explain(&self, refusal: Refusal) -> ShardRefusal {
         match refusal {
             Refusal::TooLarge { max } => ShardRefusal::TooLarge { max },
             // Where there is an extent again the owner is about to claim it, or to find that another was faster; it

@@ -15,6 +15,7 @@ use crate::{
     limits::FRAME_HEADER_BYTES,
     models::{breaks, holds, started},
     mutant::Mutant,
+    sync::{AtomicBool, Ordering},
 };
 use loom::thread;
 use std::sync::Arc;
@@ -336,4 +337,91 @@ fn cut_against_appends_to_two_rings() {
 fn loom_cut_against_appends_to_two_rings() {
     holds(cut_against_appends_to_two_rings);
     breaks(Mutant::CutWithoutHelp, "the cut has what follows", cut_against_appends_to_two_rings);
+}
+
+/// Would have found a record of the owner's in front of one that the owner had seen in the ring.
+fn run_against_an_append() {
+    let mut driver = Driver::new(Shape::TINY);
+    // The first is a run of its own; the second has room for another behind it.
+    let mut own =
+        |byte| (driver.owner.append(&payload(byte, SMALL)).expect("there is room"), payload(byte, SMALL));
+    let mut appended = vec![own(1), own(2)];
+    let is_there = Arc::new(AtomicBool::new(false));
+    let other = {
+        let (ring, is_there) = (driver.ring(), Arc::clone(&is_there));
+        thread::spawn(move || {
+            let placed = append(&ring, &payload(9, SMALL)).expect("there is room");
+            is_there.store(true, Ordering::Release);
+            placed
+        })
+    };
+    started();
+    let saw = is_there.load(Ordering::Acquire);
+    let last = driver.owner.append(&payload(3, SMALL)).expect("there is room");
+    appended.push((last, payload(3, SMALL)));
+    let other = other.join().unwrap();
+    assert!(!saw || other.address.byte() < last.address.byte(), "in front of what its owner had seen");
+    appended.push((other, payload(9, SMALL)));
+    driver.drain();
+    driver.check(&appended);
+}
+
+#[test]
+fn loom_run_against_an_append() {
+    holds(run_against_an_append);
+    breaks(Mutant::RunIgnoresOthers, "in front of what", run_against_an_append);
+    breaks(Mutant::RunNotPadded, "unreadable", run_against_an_append);
+}
+
+/// Would have found a record that follows one behind the cut, and is in front of it, in room that was taken before.
+fn cut_against_a_run() {
+    let first = Driver::new(Shape::TINY);
+    let mut second = Driver::sharing(Shape::TINY, &first.table);
+    let rings = [first.ring(), second.ring()];
+    let appender = {
+        let ring = first.ring();
+        thread::spawn(move || {
+            let mut own = || second.owner.append(&payload(1, SMALL)).expect("there is room");
+            let _to_take_room = [own(), own()];
+            let before = append(&ring, &payload(1, SMALL)).expect("there is room");
+            let after = own();
+            second.owner.end_run();
+            [before, after]
+        })
+    };
+    started();
+    let cuts = rings[0].extents.cuts();
+    let frames = cuts.take(rings.iter().map(|ring| &**ring));
+    let [before, after] = appender.join().unwrap();
+    let (has_before, has_after) = (before.frame < frames[0], after.frame < frames[1]);
+    assert!(has_before || !has_after, "the cut has what follows, and not what it follows: {frames:?}");
+}
+
+#[test]
+fn loom_cut_against_a_run() {
+    holds(cut_against_a_run);
+    breaks(Mutant::RunIgnoresOthers, "the cut has what follows", cut_against_a_run);
+}
+
+/// Would have found a frame that is flushed while the owner writes into it, and one that is never handed over.
+fn run_against_seal() {
+    let mut driver = Driver::new(Shape::TINY);
+    let mut own =
+        |byte| (driver.owner.append(&payload(byte, SMALL)).expect("there is room"), payload(byte, SMALL));
+    let mut appended = vec![own(1), own(2)];
+    let sealer = {
+        let ring = driver.ring();
+        thread::spawn(move || _ = ring.seal())
+    };
+    started();
+    appended.push((driver.owner.append(&payload(3, SMALL)).expect("there is room"), payload(3, SMALL)));
+    sealer.join().unwrap();
+    driver.drain();
+    driver.check(&appended);
+}
+
+#[test]
+fn loom_run_against_seal() {
+    holds(run_against_seal);
+    breaks(Mutant::RunNotPadded, "unreadable", run_against_seal);
 }

@@ -11,6 +11,7 @@
 pub mod group;
 pub mod owner;
 pub mod reservation;
+mod run;
 pub mod state;
 
 #[cfg(all(test, loom))]

@@ -5,6 +5,7 @@
 
 use super::{
     Position, Ring, RingSetup, Rotation, SLOT_CLOSED, SPARE_NONE,
+    run::Runs,
     state::{FrameTag, State},
 };
 use crate::{
@@ -41,14 +42,15 @@ pub enum CopyOut {
 /// The owner's half of a ring.
 #[derive(Debug)]
 pub struct RingOwner {
-    ring: Arc<Ring>,
+    pub(super) ring: Arc<Ring>,
+    pub(super) runs: Runs,
 }
 
 impl RingOwner {
     /// Builds the ring; its first buffer is open at once. Others append through [`RingOwner::ring`].
     #[must_use]
     pub fn new(setup: RingSetup) -> Self {
-        Self { ring: Arc::new(Ring::new(setup)) }
+        Self { ring: Arc::new(Ring::new(setup)), runs: Runs::default() }
     }
 
     /// The half that everyone shares.
@@ -90,6 +92,7 @@ impl RingOwner {
 
     /// Takes no more appends, and gives the last frame. It is sealed, and may be empty.
     pub fn close(&mut self) -> FrameNumber {
+        self.end_run();
         let ring = &self.ring;
         loop {
             let position = Position::from_bits(ring.current.load(Ordering::Acquire));

@@ -5,7 +5,7 @@
 use super::{Position, Ring, group::RecordGroup, state::Committed};
 use crate::{
     address::Address,
-    format::record::{RecordFlags, RecordKind, record_bytes, seal_record},
+    format::record::{RecordFlags, RecordKind, clear_padding, record_bytes, seal_record, write_record},
     ids::{FrameNumber, Generation},
     limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES},
     mutant::{self, Mutant},
@@ -69,6 +69,22 @@ impl<'ring> Reservation<'ring> {
         this.finish(kind, flags)
     }
 
+    /// Copies the payload, of as many bytes as were reserved, and commits it.
+    ///
+    /// # Panics
+    /// If it has another length; the record is void then.
+    #[inline]
+    pub fn commit_copy(mut self, payload: &[u8], kind: RecordKind, flags: RecordFlags) -> Placed {
+        assert!(payload.len() == self.length, "{} bytes for {}", payload.len(), self.length);
+        let (byte, generation) = self.place();
+        let kind = if forgets(self.frame_offset) { RecordKind::VOID } else { kind };
+        let (ring, length) = (self.ring, self.length as u64);
+        let seed = ring.seed.record_seed(generation, byte);
+        write_record(&mut self.record_mut()[..record_bytes(length) as usize], payload, kind, flags, seed);
+        let frame = std::mem::ManuallyDrop::new(self).end();
+        Placed { address: Address::new(&ring.geometry, byte, generation, length), frame }
+    }
+
     /// As [`Reservation::commit`], with a payload of only the first `length` bytes. What was reserved beyond them
     /// becomes padding.
     ///
@@ -122,6 +138,13 @@ impl<'ring> Reservation<'ring> {
         Placed { address, frame }
     }
 
+    /// The room itself, for the owner's run: where, its first byte from the start of the frame, and its length. Who takes
+    /// it owes the commit.
+    pub(super) fn into_room(self) -> (Position, u64, u64) {
+        let this = std::mem::ManuallyDrop::new(self);
+        (this.position, this.frame_offset, record_bytes(this.length as u64))
+    }
+
     /// The record's byte of the store, and the generation of its extent.
     #[inline]
     fn place(&self) -> (u64, Generation) {
@@ -145,11 +168,7 @@ impl<'ring> Reservation<'ring> {
         let (length, frame_offset) = (self.length, self.frame_offset);
         let record = self.record_mut();
         let end = RECORD_HEADER_BYTES as usize + length;
-        // What lies between this record and the next goes to the device too; it must not be an old turn's bytes. The
-        // loop is a few stores; `fill` would be a call, also for no bytes at all.
-        if end < record.len() {
-            clear_padding(&mut record[end..]);
-        }
+        clear_padding(&mut record[end..]);
         let kind = if forgets(frame_offset) { RecordKind::VOID } else { kind };
         seal_record(&mut record[..end], kind, flags, ring.seed.record_seed(generation, byte));
         let frame = self.end();
@@ -173,18 +192,6 @@ impl<'ring> Reservation<'ring> {
 /// The mutant: the record that crossed the end of a buffer, and so begins the next, is dropped.
 fn forgets(frame_offset: u64) -> bool {
     mutant::is_active(Mutant::CrossingForgotten) && frame_offset == FRAME_HEADER_BYTES
-}
-
-/// At most seven bytes.
-#[inline]
-fn clear_padding(padding: &mut [u8]) {
-    match padding {
-        [a, b, c, d, rest @ ..] => {
-            [*a, *b, *c, *d] = [0; 4];
-            rest.iter_mut().take(3).for_each(|byte| *byte = 0);
-        }
-        short => short.iter_mut().take(3).for_each(|byte| *byte = 0),
-    }
 }
 
 impl Drop for Reservation<'_> {

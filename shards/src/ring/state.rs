@@ -78,6 +78,11 @@ impl State {
         Self(tag.0 << TAG_SHIFT)
     }
 
+    /// Of an open buffer, but for its writers.
+    const fn ending_at(tag: FrameTag, offset: u64) -> Self {
+        Self((tag.0 << TAG_SHIFT) | (offset / RECORD_ALIGNMENT))
+    }
+
     /// Bytes reserved in the record area.
     #[must_use]
     pub const fn offset(self) -> u64 {
@@ -232,6 +237,28 @@ impl AtomicState {
         let before = State(self.0.fetch_sub(ONE_WRITER, ordering));
         debug_assert!(before.writers() > 0, "commit without a reservation: {before:?}");
         if before.is_sealed() && before.writers() == 1 { Committed::HandedOver } else { Committed::Open }
+    }
+
+    /// True if the buffer is open in the turn `tag` and nobody reserved behind `offset`. Acquire: where it is false, what
+    /// others did before they reserved or sealed is visible.
+    #[inline]
+    pub(crate) fn ends_at(&self, tag: FrameTag, offset: u64) -> bool {
+        self.load().0 & !(WRITERS_MASK << WRITERS_SHIFT) == State::ending_at(tag, offset).0
+    }
+
+    /// Ends a reservation that ends at `offset`, and gives its last `bytes` back if nobody reserved behind them. False:
+    /// somebody did, or sealed the buffer, and the reservation goes on.
+    pub(crate) fn give_back(&self, tag: FrameTag, offset: u64, bytes: u64) -> bool {
+        let mut state = self.load();
+        while state.0 & !(WRITERS_MASK << WRITERS_SHIFT) == State::ending_at(tag, offset).0 {
+            let next = state.0 - ONE_WRITER - bytes / RECORD_ALIGNMENT;
+            // Release: as a commit.
+            match self.0.compare_exchange_weak(state.0, next, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(seen) => state = State(seen),
+            }
+        }
+        false
     }
 
     /// Closes the turn `tag` to new reservations, if anything is in it (or anyway with `even_empty`).

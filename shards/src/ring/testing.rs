@@ -181,6 +181,7 @@ impl Driver {
 
     /// Seals and flushes until nothing is left. No writer is at work any more.
     pub(super) fn drain(&mut self) {
+        self.owner.end_run();
         loop {
             let _open_or_not = self.owner.ring().seal();
             let mut progress = self.offer();

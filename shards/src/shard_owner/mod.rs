@@ -26,10 +26,11 @@ use crate::{
     ids::{ExtentIndex, ExtentOrdinal, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     layout::Layout,
     memory::{BufferPool, RegionSlice},
+    mutant::{self, Mutant},
     nearness::Nearness,
     over::OverTable,
-    ring::owner::RingOwner,
-    shard::{Shard, ShardExtent},
+    ring::{Refusal, owner::RingOwner, reservation::Placed},
+    shard::{Shard, ShardExtent, ShardRefusal},
     token::LocalShard,
 };
 use serde::{Deserialize, Serialize};
@@ -244,6 +245,23 @@ impl ShardOwner {
     #[must_use]
     pub const fn shared(&self) -> &Arc<Shard> {
         &self.shared
+    }
+
+    /// Appends a record for the thread that drives the core; see [`RingOwner::append`].
+    #[inline]
+    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<Placed, ShardRefusal> {
+        if !self.shared.is_here() {
+            return Err(self.shared.explain(Refusal::Closed));
+        }
+        self.ring.append(payload).map_err(|refusal| self.shared.explain(refusal))
+    }
+
+    /// Before anything else is done with the shard.
+    #[inline]
+    pub(crate) fn end_run(&mut self) {
+        if !mutant::is_active(Mutant::RunLeftOpen) {
+            self.ring.end_run();
+        }
     }
 
     /// One step: claim ahead, seal what is asked, submit what is ready. True if anything was done.

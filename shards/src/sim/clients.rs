@@ -5,6 +5,7 @@ use super::{
     device::{SharedWorld, lock},
     faults::Fault,
     image::Taint,
+    opened::{SimCore, append_by_owner},
     oracle::{Fate, Oracle},
     payload::{ID_BYTES, fill, identify},
     random::Random,
@@ -122,6 +123,8 @@ pub(super) struct Client<'life> {
     alarm: Arc<Alarm>,
     waker: Waker,
     doing: Doing<'life>,
+    /// It is the thread that drives a core, where the core runs the shard that it appends to.
+    drives: bool,
     /// Waits until it is woken.
     sleeps: bool,
     work_left: u32,
@@ -141,6 +144,7 @@ impl<'life> Client<'life> {
             alarm,
             waker,
             doing: Doing::Nothing,
+            drives: index % 3 == 2,
             sleeps: false,
             work_left: work,
             is_bulk,
@@ -179,12 +183,17 @@ impl<'life> Client<'life> {
     }
 
     /// One step. An error is a violation.
-    pub(super) fn step(&mut self, scene: &Scene<'life>, oracle: &mut Oracle) -> Result<(), String> {
+    pub(super) fn step(
+        &mut self,
+        scene: &Scene<'life>,
+        cores: &mut [Option<SimCore>],
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
         self.alarm.0.store(false, Ordering::Relaxed);
         self.sleeps = false;
         match std::mem::replace(&mut self.doing, Doing::Nothing) {
-            Doing::Nothing => self.begin(scene, oracle),
-            Doing::Room { shard, length } => self.append(shard, length, oracle),
+            Doing::Nothing => self.begin(scene, cores, oracle),
+            Doing::Room { shard, length } => self.append(shard, length, cores, oracle),
             Doing::Late { shard, length, seen } => {
                 self.sleeps = !shard.room().register(seen, &self.waker);
                 self.doing = Doing::Room { shard, length };
@@ -209,7 +218,12 @@ impl<'life> Client<'life> {
         }
     }
 
-    fn begin(&mut self, scene: &Scene<'life>, oracle: &mut Oracle) -> Result<(), String> {
+    fn begin(
+        &mut self,
+        scene: &Scene<'life>,
+        cores: &mut [Option<SimCore>],
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
         if self.work_left == 0 {
             self.doing = Doing::Done;
             return Ok(());
@@ -234,7 +248,7 @@ impl<'life> Client<'life> {
             // Records that fill a buffer are not moved.
             let part = if oracle.index.is_some() { 4 } else { 1 };
             let length = record_bytes_max(scene.buffer_bytes) as usize / part - self.random.index(3000);
-            return self.append(shard, length, oracle);
+            return self.append(shard, length, cores, oracle);
         }
         let (length, what) = (self.length(scene), self.random.below(24));
         let (length, what) = match oracle.index.as_ref().map(|index| index.is_plain) {
@@ -247,7 +261,7 @@ impl<'life> Client<'life> {
         match what {
             22..=23 => self.begin_over(scene, oracle),
             20..=21 => self.ask(scene, oracle),
-            0..=6 => self.append(shard, length, oracle),
+            0..=6 => self.append(shard, length, cores, oracle),
             7..=8 => self.send(shard, length, scene, oracle),
             9..=10 => self.reserve(shard, length, oracle),
             11..=13 => self.read(scene),
@@ -278,18 +292,26 @@ impl<'life> Client<'life> {
         ID_BYTES + self.random.below(bound - ID_BYTES as u64 + 1) as usize
     }
 
-    fn append(&mut self, shard: &'life Shard, length: usize, oracle: &mut Oracle) -> Result<(), String> {
+    fn append(
+        &mut self,
+        shard: &'life Shard,
+        length: usize,
+        cores: &mut [Option<SimCore>],
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
         let seen = shard.room().changes();
         let id = oracle.issue(shard.id(), length);
         let mut payload = vec![0; length];
         fill(id, &mut payload);
         let is_retired = shard.is_retired();
-        match shard.try_append(&payload) {
+        let by_owner = if self.drives { append_by_owner(cores, shard.id(), &payload) } else { None };
+        match by_owner.unwrap_or_else(|| shard.try_append(&payload)) {
             Ok(placed) if is_retired => {
                 return Err(format!("R1: record {id} is at {placed:?}, in a retired shard"));
             }
             Ok(placed) => {
                 oracle.placed(id, placed)?;
+                oracle.is_behind_all(shard.id(), placed)?;
                 self.accepted(shard, id, placed.frame, placed.address);
                 return Ok(());
             }

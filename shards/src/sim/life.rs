@@ -182,7 +182,9 @@ impl Life<'_> {
             };
             match next {
                 Next::Core(core) => self.turn(core),
-                Next::Client(client) => self.clients[client].step(&self.scene, self.oracle)?,
+                Next::Client(client) => {
+                    self.clients[client].step(&self.scene, &mut self.cores, self.oracle)?
+                }
                 Next::Device => self.complete()?,
                 Next::Grower => self.grow()?,
                 Next::Retirer => self.retirer.step(self.scene.directory, self.scene.requests),

@@ -25,6 +25,8 @@ use crate::{
     opening::{HowToOpen, PrepareError, Prepared, prepare},
     recovery::RecoveryError,
     requests::Requests,
+    ring::reservation::Placed,
+    shard::ShardRefusal,
     shard_owner::{FrameOrder, ShardContext, ShardOwner, SyncMethod},
 };
 use std::{sync::Arc, time::Duration};
@@ -95,6 +97,20 @@ pub(super) struct SimCore {
     pub is_idle: bool,
     /// Of its own timer, in nanoseconds.
     pub wakes_at: Option<u64>,
+}
+
+/// Appends as the thread that drives the core of a shard does; its next turn comes before any sleep. `None`: the core is
+/// gone.
+pub(super) fn append_by_owner(
+    cores: &mut [Option<SimCore>],
+    shard: ShardId,
+    payload: &[u8],
+) -> Option<Result<Placed, ShardRefusal>> {
+    cores.iter_mut().flatten().find_map(|owner| {
+        let appended = owner.core.append_here(shard, payload)?;
+        (owner.sleeps, owner.is_idle, owner.wakes_at) = (false, false, None);
+        Some(appended)
+    })
 }
 
 /// A store with its cores.

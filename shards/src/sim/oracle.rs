@@ -3,6 +3,7 @@
 //! The invariants have the numbers that `docs/RELIABILITY.md` lists. What recovery finds is compared in `check`.
 
 use crate::{
+    failure::ShardFailure,
     format::{control::BatchId, extent_header::ExtentHeader, frame::FrameHeader},
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId},
@@ -62,6 +63,8 @@ pub(super) struct History {
     /// Frames below this number were taken by the device, in this life.
     pub written: u64,
     has_failed: bool,
+    /// Frame and byte of the record that lies furthest behind, of those whose append returned in this life.
+    last: (FrameNumber, u64),
     pub space: SpaceHistory,
 }
 
@@ -170,6 +173,17 @@ impl Oracle {
     }
 
     /// Looks at a shard's watermarks: what they say is a promise from now on.
+    /// An append that reserved when it was called returned: everything that returned before is in front of it.
+    pub(super) fn is_behind_all(&mut self, shard: ShardId, placed: Placed) -> Result<(), String> {
+        let (history, place) =
+            (&mut self.shards[usize::from(shard.0)], (placed.frame, placed.address.byte()));
+        let last = std::mem::replace(&mut history.last, place);
+        if last < place {
+            return Ok(());
+        }
+        Err(format!("I12: a record of {shard:?} is at {place:?}, and an append before it got {last:?}"))
+    }
+
     pub(super) fn observe(&mut self, shard: &Shard) -> Result<(), String> {
         let id = shard.id();
         let Watermarks { submitted, written, durable, .. } = shard.watermarks();
@@ -182,8 +196,12 @@ impl Oracle {
         }
         history.durable = history.durable.max(durable.0);
         history.written = history.written.max(written.0);
-        history.has_failed = shard.failure().is_some();
-        Ok(())
+        let failure = shard.failure();
+        history.has_failed = failure.is_some();
+        match failure {
+            Some(failure @ ShardFailure::MalformedFrame { .. }) => Err(format!("I13: {failure}")),
+            _ => Ok(()),
+        }
     }
 
     /// A frame goes to the device.
@@ -258,6 +276,7 @@ impl Oracle {
         // Opening synced what it found before it said anything.
         history.durable = next.0;
         history.written = next.0;
+        history.last = (next, 0);
         history.has_failed = false;
         for id in cut.iter().flat_map(|frame| &frame.records) {
             self.records[*id as usize].fate = Fate::Gone;

@@ -2,7 +2,7 @@
 
 use super::error::BenchError;
 use corelog::{
-    AppendError, Core, DeviceCounters, FrameNumber, Refused, Reservation, Route, ShardId, Store, Ticket, Turn,
+    AppendError, Core, DeviceCounters, FrameNumber, Reservation, Route, ShardId, Store, Ticket, Turn,
 };
 use std::time::Duration;
 
@@ -71,17 +71,17 @@ impl Driver for Owned {
     #[inline]
     fn append<'s>(&mut self, store: &'s Store, payload: &[u8]) -> Result<Option<Ticket<'s>>, BenchError> {
         loop {
-            match store.try_append(Route::Local, payload) {
+            match self.core.append(self.shard, payload) {
                 Ok(ticket) => {
-                    if ticket.frame() != self.frame {
-                        self.frame = ticket.frame();
+                    if ticket.frame != self.frame {
+                        self.frame = ticket.frame;
                         self.turn()?;
                     }
-                    return Ok(Some(ticket));
+                    return Ok(store.ticket(ticket));
                 }
-                Err(Refused { error: AppendError::Full { .. }, .. }) => self.turn_or_sleep()?,
-                Err(Refused { error: AppendError::StoreFull { .. }, .. }) => return Ok(None),
-                Err(Refused { error, .. }) => return Err(error.into()),
+                Err(AppendError::Full { .. }) => self.turn_or_sleep()?,
+                Err(AppendError::StoreFull { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -104,7 +104,7 @@ impl Driver for Owned {
                 }
                 Err(AppendError::Full { .. }) => {
                     began = began.or_else(|| shard.map(|shard| shard.clean_steps()));
-                    self.work()?;
+                    self.turn_or_sleep()?;
                 }
                 Err(AppendError::StoreFull { .. }) => return Ok(None),
                 Err(error) => return Err(error.into()),

@@ -1,0 +1,320 @@
+//! A run: room for several records of the owner's, taken by one reservation.
+//!
+//! A reservation and its commit are two read-modify-writes of the state word, and each waits until every store before it
+//! has left the core, those to buffer lines that the device drove out of the cache included. The owner takes room for
+//! many records at once instead, and puts them there with plain stores. It ends the run before it does anything else
+//! with its ring, so that no frame waits for it.
+//!
+//! A record of a run stands for a reservation at the moment at which it is put: the run goes on only while the buffer is
+//! open and nobody reserved behind the run. What the owner puts after it has seen the doing of others, a seal by a cut
+//! included, lies behind that, as if it had reserved.
+//!
+//! This file holds unsafe code.
+
+use super::{
+    Position, Refusal, Ring,
+    owner::RingOwner,
+    reservation::{Placed, Reservation},
+    state::{Committed, FrameTag},
+};
+use crate::{
+    address::Address,
+    format::record::{RecordFlags, RecordKind, record_bytes, seal_record, write_record},
+    ids::{FrameNumber, Generation},
+    limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RUN_BYTES_MAX},
+    mutant::{self, Mutant},
+    sync::Ordering,
+};
+
+/// Room that the owner has reserved.
+#[derive(Debug)]
+pub(super) struct Run {
+    tag: FrameTag,
+    frame: FrameNumber,
+    generation: Generation,
+    /// Of the first byte of the frame, in the ring's memory and in the store.
+    memory: usize,
+    base_byte: u64,
+    /// From the start of the frame: the first record, the next one, and the end of the room.
+    first: u64,
+    next: u64,
+    end: u64,
+}
+
+impl Run {
+    fn new(reservation: Reservation<'_>, ring: &Ring) -> Self {
+        let (Position { tag, base }, first, bytes) = reservation.into_room();
+        Self {
+            tag,
+            // While the frame has a writer it cannot be recycled: `oldest` is at most `buffers` behind.
+            frame: ring.frame_of(tag, ring.oldest.load(Ordering::Relaxed)),
+            generation: ring.extents.generation(ring.geometry.extent_of(base)),
+            memory: ring.memory_offset(tag),
+            base_byte: ring.geometry.byte_of(base),
+            first,
+            next: first,
+            end: first + bytes,
+        }
+    }
+
+    /// True if nobody reserved behind the run or sealed its buffer.
+    #[inline]
+    fn is_last(&self, ring: &Ring) -> bool {
+        ring.state(self.tag).ends_at(self.tag, self.end - FRAME_HEADER_BYTES)
+    }
+
+    /// True if a record may be put into what is left of the room.
+    #[inline]
+    fn goes_on(&self, ring: &Ring) -> bool {
+        // Acquire, and before the state: see `Ring::set_gate`. A cut that is over sealed the buffer before it opened the
+        // gate.
+        let is_free = ring.gate.load(Ordering::Acquire) == 0;
+        (is_free && self.is_last(ring)) || mutant::is_active(Mutant::RunIgnoresOthers)
+    }
+
+    #[inline]
+    fn put(&mut self, ring: &Ring, payload: &[u8]) -> Placed {
+        let bytes = record_bytes(payload.len() as u64);
+        let byte = self.base_byte + self.next;
+        // SAFETY: the range is a part of one that was reserved in one atomic step and is not committed yet, so that nobody
+        // flushes or recycles the buffer; `next` moves over it, so that it is lent once.
+        let record = unsafe { ring.memory.slice_mut(self.memory + self.next as usize, bytes as usize) };
+        let seed = ring.seed.record_seed(self.generation, byte);
+        write_record(record, payload, RecordKind::DATA, RecordFlags::NONE, seed);
+        self.next += bytes;
+        let address = Address::new(ring.geometry(), byte, self.generation, payload.len() as u64);
+        Placed { address, frame: self.frame }
+    }
+
+    /// Makes what is left of the room one record of padding.
+    fn pad(&self, ring: &Ring) {
+        let rest = (self.end - self.next) as usize;
+        // SAFETY: as in `put`.
+        let padding = unsafe { ring.memory.slice_mut(self.memory + self.next as usize, rest) };
+        padding.fill(0);
+        let seed = ring.seed.record_seed(self.generation, self.base_byte + self.next);
+        seal_record(padding, RecordKind::PADDING, RecordFlags::NONE, seed);
+    }
+}
+
+/// The run of a ring's owner, and how much room the next one takes.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    open: Option<Run>,
+    /// Bytes of the next: twice those of the last one that was filled; none, so that it holds one record, after one that
+    /// others reserved behind, since what was left of it became padding.
+    next_bytes: u64,
+}
+
+impl RingOwner {
+    /// Appends a record, for whoever drives the owner: [`Ring::reserve`], the copy and the commit in one, without a
+    /// read-modify-write for most records. What others may do, and what they see, is the same.
+    ///
+    /// The frame is not handed over before [`RingOwner::end_run`].
+    #[inline]
+    pub fn append(&mut self, payload: &[u8]) -> Result<Placed, Refusal> {
+        let ring = &self.ring;
+        if let Some(run) = &mut self.runs.open
+            && record_bytes(payload.len() as u64) <= run.end - run.next
+            && run.goes_on(ring)
+        {
+            return Ok(run.put(ring, payload));
+        }
+        self.begin_run(payload)
+    }
+
+    #[cold]
+    fn begin_run(&mut self, payload: &[u8]) -> Result<Placed, Refusal> {
+        self.end_run();
+        let bytes = record_bytes(payload.len() as u64);
+        let ring = &self.ring;
+        // No more than there is, so that a run seals no buffer that the record fits into.
+        let room = ring.position().map_or(0, |position| {
+            let state = ring.state(position.tag).load();
+            if state.tag() == position.tag { ring.capacity() - state.offset() } else { 0 }
+        });
+        let wanted = self.runs.next_bytes.min(room).max(bytes);
+        // A payload that is too long is refused before it is looked at further.
+        let reservation = ring.reserve((wanted - RECORD_HEADER_BYTES) as usize)?;
+        let mut run = Run::new(reservation, ring);
+        let placed = run.put(ring, payload);
+        self.runs.open = Some(run);
+        Ok(placed)
+    }
+
+    /// Ends the run, if there is one: its frame waits for it no longer.
+    pub fn end_run(&mut self) {
+        let Some(run) = self.runs.open.take() else { return };
+        let ring = &self.ring;
+        let (state, rest) = (ring.state(run.tag), run.end - run.next);
+        let is_last = run.is_last(ring);
+        let given_back = rest > 0 && state.give_back(run.tag, run.end - FRAME_HEADER_BYTES, rest);
+        let mut committed = Committed::Open;
+        if !given_back {
+            if rest > 0 && !mutant::is_active(Mutant::RunNotPadded) {
+                run.pad(ring);
+            }
+            committed = state.commit();
+        }
+        if !given_back && (rest > 0 || !is_last) {
+            self.runs.next_bytes = 0;
+        } else if rest == 0 {
+            self.runs.next_bytes = (2 * self.runs.next_bytes.max(run.end - run.first)).min(RUN_BYTES_MAX);
+        }
+        if committed == Committed::HandedOver || (ring.lingers && run.first == FRAME_HEADER_BYTES) {
+            ring.bell.ring();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::{
+        super::{
+            state::Sealing,
+            testing::{Driver, Shape, append},
+        },
+        *,
+    };
+    use crate::{geometry::Geometry, limits::BUFFER_BYTES_MIN};
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    const PAYLOAD: usize = 120;
+    const STRIDE: u64 = 128;
+
+    fn driver() -> Driver {
+        Driver::new(Shape {
+            geometry: Geometry::new(4096, 16 << 20).unwrap(),
+            buffer_bytes: BUFFER_BYTES_MIN,
+            buffers: 4,
+            extents: 16,
+            first_frame: 0,
+            first_slot: 1,
+        })
+    }
+
+    fn payload(number: u64) -> Vec<u8> {
+        number.to_le_bytes().repeat(PAYLOAD / 8)
+    }
+
+    fn writers(driver: &Driver, frame: FrameNumber) -> u32 {
+        driver.owner.state(frame).writers()
+    }
+
+    #[test]
+    fn one_reservation_serves_many_records_and_what_is_left_goes_back() {
+        let mut driver = driver();
+        let mut all: Vec<_> =
+            (0..6).map(|n| (driver.owner.append(&payload(n)).unwrap(), payload(n))).collect();
+        let frame = all[0].0.frame;
+        // Runs of 1, 2 and 4 records.
+        assert_eq!((driver.owner.state(frame).offset(), writers(&driver, frame)), (7 * STRIDE, 1));
+        driver.owner.end_run();
+        assert_eq!((driver.owner.state(frame).offset(), writers(&driver, frame)), (6 * STRIDE, 0));
+        let next = append(&driver.ring(), &payload(6)).unwrap();
+        assert_eq!(next.address.byte(), all[5].0.address.byte() + STRIDE);
+        all.push((next, payload(6)));
+        driver.drain();
+        driver.check(&all);
+    }
+
+    #[test]
+    fn records_lie_behind_what_was_appended_before_them_and_nothing_is_wasted_for_long() {
+        let mut driver = driver();
+        let mut all = Vec::new();
+        for number in 0..100 {
+            let by_owner = number < 4 || number % 2 == 0;
+            let bytes = payload(number);
+            let placed =
+                if by_owner { driver.owner.append(&bytes) } else { append(&driver.ring(), &bytes) }.unwrap();
+            all.push((placed, bytes));
+        }
+        assert!(all.is_sorted_by_key(|(placed, _)| placed.address.byte()));
+        // The third run, which others cut short, is padded once; after that the owner takes no more than it needs.
+        let offset = driver.owner.state(all[0].0.frame).offset();
+        assert!(offset <= 104 * STRIDE, "{offset} bytes");
+        driver.drain();
+        driver.check(&all);
+    }
+
+    #[test]
+    fn a_sealed_buffer_waits_for_the_run_and_the_next_record_goes_elsewhere() {
+        let mut driver = driver();
+        let mut all: Vec<_> =
+            (0..5).map(|n| (driver.owner.append(&payload(n)).unwrap(), payload(n))).collect();
+        assert_eq!(driver.ring().seal(), Sealing::Sealed { handed_over: false });
+        assert!(!driver.submit(), "its owner has not ended the run");
+        let behind = driver.owner.append(&payload(5)).unwrap();
+        assert_eq!(behind.frame, all[0].0.frame.next());
+        all.push((behind, payload(5)));
+        assert!(driver.submit());
+        driver.drain();
+        driver.check(&all);
+    }
+
+    #[test]
+    fn what_a_ring_refuses_is_refused_by_the_owners_append() {
+        let mut driver = driver();
+        let max = driver.ring().payload_bytes_max();
+        assert_eq!(driver.owner.append(&vec![0; max as usize + 1]), Err(Refusal::TooLarge { max }));
+        let largest = driver.owner.append(&vec![7; max as usize]).unwrap();
+        driver.owner.append(&payload(1)).unwrap();
+        driver.ring().restrict(true);
+        assert_eq!(driver.owner.append(&payload(2)), Err(Refusal::NoExtent), "there is room in the run");
+        driver.ring().restrict(false);
+        let last = driver.owner.close();
+        assert_eq!(driver.owner.append(&payload(3)), Err(Refusal::Closed));
+        assert_eq!((largest.frame.next(), writers(&driver, last)), (last, 0));
+    }
+
+    #[test]
+    fn three_writers_beside_the_owner_lose_nothing_and_keep_its_order() {
+        let mut driver = driver();
+        let (ring, is_over) = (driver.ring(), AtomicBool::new(false));
+        let mut all = Vec::new();
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..4)
+                .map(|writer| {
+                    let (ring, is_over) = (&ring, &is_over);
+                    scope.spawn(move || {
+                        let mut appended = Vec::new();
+                        for number in 0.. {
+                            if is_over.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            let bytes = payload(writer << 32 | number);
+                            if number % 8 == 0
+                                && let Ok(placed) = append(ring, &bytes)
+                            {
+                                appended.push((placed, bytes));
+                            }
+                            thread::yield_now();
+                        }
+                        appended
+                    })
+                })
+                .collect();
+            let mut own: Vec<(Placed, Vec<u8>)> = Vec::new();
+            while own.len() < 20_000 {
+                let bytes = payload(own.len() as u64);
+                match driver.owner.append(&bytes) {
+                    Ok(placed) => own.push((placed, bytes)),
+                    Err(_) => {
+                        driver.owner.end_run();
+                        let _progress = [driver.offer(), driver.submit(), driver.complete()];
+                    }
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert!(own.is_sorted_by_key(|(placed, _)| (placed.frame, placed.address.byte())));
+            all.append(&mut own);
+            all.extend(others.into_iter().flat_map(|other| other.join().unwrap()));
+        });
+        driver.drain();
+        driver.check(&all);
+    }
+}
