@@ -8,7 +8,12 @@ use corelog_shards::{
 
 /// Mutants and the first seed, from 1, that kills them; few enough cases for every test run. The program's
 /// `--mutant all` hunts them all.
-const QUICK: [(Mutant, u64); 50] = [
+const QUICK: [(Mutant, u64); 55] = [
+    (Mutant::DsyncOverUnsynced, 69),
+    (Mutant::ThroughFailureForgotten, 9),
+    (Mutant::RunIgnoresOthers, 18),
+    (Mutant::RunNotPadded, 4),
+    (Mutant::RunLeftOpen, 1),
     (Mutant::CrossingForgotten, 1),
     (Mutant::FlushIgnoresWriters, 309),
     (Mutant::RecycleKeepsTag, 1),

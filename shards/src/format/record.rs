@@ -260,8 +260,11 @@ pub fn seal_record(bytes: &mut [u8], kind: RecordKind, flags: RecordFlags, seed:
 /// If the room is another, or the payload is longer than a header can say.
 #[inline]
 pub fn write_record(room: &mut [u8], payload: &[u8], kind: RecordKind, flags: RecordFlags, seed: u32) {
-    assert!(payload.len() as u64 <= RECORD_PAYLOAD_BYTES_MAX, "a payload of {} bytes", payload.len());
-    let word = RecordHeader { length: payload.len() as u32, kind, flags }.pack();
+    let length = match u32::try_from(payload.len()) {
+        Ok(length) if u64::from(length) <= RECORD_PAYLOAD_BYTES_MAX => length,
+        _ => panic!("a payload of {} bytes is longer than a record can be", payload.len()),
+    };
+    let word = RecordHeader { length, kind, flags }.pack();
     let header = u64::from(crc32c_of_two(word, payload) ^ seed) | u64::from(word) << 32;
     let Some((first, behind)) = room.split_first_chunk_mut::<RECORD_HEADER>() else {
         panic!("a record needs room for its header");
@@ -269,7 +272,7 @@ pub fn write_record(room: &mut [u8], payload: &[u8], kind: RecordKind, flags: Re
     *first = header.to_le_bytes();
     let (bytes, padding) = behind.split_at_mut(payload.len());
     bytes.copy_from_slice(payload);
-    assert!(padding.len() < RECORD_ALIGNMENT as usize, "{} bytes behind a record", padding.len());
+    assert!((padding.len() as u64) < RECORD_ALIGNMENT, "{} bytes behind a record", padding.len());
     clear_padding(padding);
 }
 
