@@ -14,6 +14,25 @@ pub(super) struct Over {
     pub is_promised: bool,
 }
 
+/// What recovery found of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Whole,
+    Half,
+    Nowhere,
+}
+
+impl Over {
+    /// From whether the decision is there, and how many shards have resolved it.
+    fn presence(&self, (is_decided, resolved): (bool, usize)) -> Presence {
+        match resolved {
+            _ if is_decided || resolved == self.shards.len() => Presence::Whole,
+            0 => Presence::Nowhere,
+            _ => Presence::Half,
+        }
+    }
+}
+
 impl Oracle {
     /// The decision may be in the log from now on.
     pub(super) fn may_be_decided(&mut self, over: Over) {
@@ -31,12 +50,12 @@ impl Oracle {
     /// all of its records were found.
     pub(super) fn check_overs(&self, report: &RecoveryReport) -> Result<(), String> {
         for over in &self.overs {
-            let (is_decided, resolved) = found(over, report);
-            let is_whole = is_decided || resolved == over.shards.len();
-            if resolved > 0 && !is_whole {
-                return Err(format!("O1: batch {:?} is in {resolved} of {:?}", over.id, over.shards));
+            let found = found(over, report);
+            let presence = over.presence(found);
+            if presence == Presence::Half {
+                return Err(format!("O1: batch {:?} is in {} of {:?}", over.id, found.1, over.shards));
             }
-            if over.is_promised && !is_whole {
+            if over.is_promised && presence == Presence::Nowhere {
                 return Err(format!("O2: batch {:?} was decided durably, and is not there", over.id));
             }
             for shard in &over.shards {
@@ -54,19 +73,21 @@ impl Oracle {
 
     /// A life begins, and what recovery found is so.
     pub(super) fn resume_overs(&mut self, report: &RecoveryReport) {
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.overs).into_iter().partition(|over| {
-            let (is_decided, resolved) = found(over, report);
-            is_decided || resolved > 0
-        });
-        for (over, fate) in
-            kept.iter().map(|over| (over, Fate::Decided)).chain(gone.iter().map(|over| (over, Fate::Gone)))
-        {
+        let mut kept = Vec::new();
+        for over in std::mem::take(&mut self.overs) {
+            let presence = over.presence(found(&over, report));
+            let fate = if presence == Presence::Nowhere { Fate::Gone } else { Fate::Decided };
             for id in &over.records {
                 let record = &mut self.records[*id as usize];
                 // What was placed and not cut off stays where it is.
                 if !matches!(record.fate, Fate::Placed(_)) {
                     record.fate = fate;
                 }
+            }
+            // Half of one was forgiven by the check of this open, for a device that lied. It stays so, also when what it
+            // lied about has been written over.
+            if presence == Presence::Whole {
+                kept.push(over);
             }
         }
         let lacks = |shard: &&ShardId, id| {
@@ -86,4 +107,22 @@ fn found(over: &Over, report: &RecoveryReport) -> (bool, usize) {
     let of = |shard: &&ShardId| report.shards.get(usize::from(shard.0));
     let has = |shard: &&ShardId| of(shard).is_some_and(|shard| shard.space.over.has_resolved(over.id));
     (is_decided, over.shards.iter().filter(has).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Term;
+
+    #[test]
+    fn half_a_batch_is_neither_there_nor_gone() {
+        let shards = [0, 1, 2].map(ShardId).to_vec();
+        let id = BatchId { term: Term(3), number: 1 };
+        let over = Over { id, records: vec![5], shards, is_promised: true };
+        let found = [(false, 0), (false, 1), (false, 2), (false, 3), (true, 0), (true, 2)];
+        let presence = found.map(|found| over.presence(found));
+        assert_eq!(presence[0], Presence::Nowhere);
+        assert_eq!(presence[1..3], [Presence::Half; 2]);
+        assert_eq!(presence[3..], [Presence::Whole; 3]);
+    }
 }
