@@ -56,6 +56,7 @@ pub enum Path {
     ReserveAndCommit,
     LocalAppend64,
     LocalAppend1024,
+    OwnerAppend64,
     RoutedAppend,
     DurableAckAlone,
     DurableAckInGroup,
@@ -64,10 +65,11 @@ pub enum Path {
 }
 
 impl Path {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ReserveAndCommit,
         Self::LocalAppend64,
         Self::LocalAppend1024,
+        Self::OwnerAppend64,
         Self::RoutedAppend,
         Self::DurableAckAlone,
         Self::DurableAckInGroup,
@@ -81,6 +83,7 @@ impl Path {
             Self::ReserveAndCommit => "reserve-and-commit-64",
             Self::LocalAppend64 => "local-append-64",
             Self::LocalAppend1024 => "local-append-1024",
+            Self::OwnerAppend64 => "owner-append-64",
             Self::RoutedAppend => "routed-append-64",
             Self::DurableAckAlone => "durable-ack-of-1",
             Self::DurableAckInGroup => "durable-ack-of-16",
@@ -97,6 +100,7 @@ impl Path {
             }
             Self::LocalAppend64 => "the same with the payload copied",
             Self::LocalAppend1024 => "the same of 1 KiB",
+            Self::OwnerAppend64 => "64 B again, by the thread that drives the core, in runs",
             Self::RoutedAppend => "an append of 64 B by mail, 16 at a time, until the answer is there",
             Self::DurableAckAlone => "a record of 64 B, appended and durable, alone in its frame",
             Self::DurableAckInGroup => "the same, 16 waiting for one frame",
@@ -108,7 +112,9 @@ impl Path {
     /// Operations of one round.
     pub const fn operations(self) -> u64 {
         match self {
-            Self::ReserveAndCommit | Self::LocalAppend64 | Self::LocalAppend1024 => APPENDS,
+            Self::ReserveAndCommit | Self::LocalAppend64 | Self::LocalAppend1024 | Self::OwnerAppend64 => {
+                APPENDS
+            }
             Self::RoutedAppend | Self::DurableAckInGroup | Self::ReadHit => GROUPS * GROUP as u64,
             Self::DurableAckAlone => GROUPS,
             Self::FrameDecode => DECODED_RECORDS,
@@ -202,12 +208,12 @@ impl Bench {
     /// Appends, and turns the core whenever a frame is full, as a server's core does.
     fn append(
         &mut self,
-        place: impl Fn(&Shard, &[u8]) -> Result<FrameNumber, ShardRefusal>,
+        mut place: impl FnMut(&mut Core, &Shard, &[u8]) -> Result<FrameNumber, ShardRefusal>,
     ) -> Result<(), GuardError> {
         let mut last = None;
         for _ in 0..APPENDS {
             let frame = loop {
-                match place(&self.shard, black_box(&self.payload)) {
+                match place(&mut self.core, &self.shard, black_box(&self.payload)) {
                     Ok(frame) => break frame,
                     Err(ShardRefusal::Full) => {
                         let _progress = self.core.turn();
@@ -303,13 +309,17 @@ impl Work for Bench {
 
     fn round(&mut self) -> Result<(), GuardError> {
         match self.path {
-            Path::ReserveAndCommit => self.append(|shard, payload| {
+            Path::ReserveAndCommit => self.append(|_, shard, payload| {
                 let reservation = shard.try_reserve(payload.len())?;
                 Ok(reservation.commit(RecordKind::DATA, RecordFlags::NONE).frame)
             }),
             Path::LocalAppend64 | Path::LocalAppend1024 => {
-                self.append(|shard, payload| shard.try_append(payload).map(|placed| placed.frame))
+                self.append(|_, shard, payload| shard.try_append(payload).map(|placed| placed.frame))
             }
+            Path::OwnerAppend64 => self.append(|core, shard, payload| {
+                let appended = core.append_here(shard.id(), payload).unwrap_or(Err(ShardRefusal::Closed));
+                appended.map(|placed| placed.frame)
+            }),
             Path::RoutedAppend => self.by_mail(
                 |bench, _, responder| Mail::Append {
                     shard: ShardId(0),
