@@ -4,6 +4,8 @@
 //! blocks nor spins; [`Core::wait`] sleeps in the kernel. Whoever drives it (a pinned thread of ours, the caller's
 //! own thread, a glommio executor, a test's scheduler) calls the two in a loop.
 
+mod appending;
+
 use crate::{
     device::{Completion, Device, DeviceBroken, Errno, Instant, Operation},
     directory::{CoreHandle, Directory, Mail, WhenFull},
@@ -14,7 +16,6 @@ use crate::{
     mutant::{self, Mutant},
     reads::{ReadContext, Reads},
     requests::{Reply, Responder},
-    ring::reservation::Placed,
     shard::ShardRefusal,
     shard_owner::ShardOwner,
     token::{LocalShard, Purpose},
@@ -216,20 +217,6 @@ impl Core {
     /// sleep over what somebody was told: who drives the core may have waited for that. Never says [`Turn::Idle`].
     pub fn turn_or_wait(&mut self, limit: Option<Duration>) -> Turn {
         self.guarded(|core| core.take_turn_or_wait(limit))
-    }
-
-    /// Appends a record to a shard of this core, for the thread that drives it: as [`Shard::try_append`] does, with less
-    /// work for each of many small records. It is handed on in the next turn. `None`: another core runs the shard.
-    #[inline]
-    pub fn append_here(&mut self, shard: ShardId, payload: &[u8]) -> Option<Result<Placed, ShardRefusal>> {
-        if self.shards.get(self.appends_to)?.shared().id() != shard {
-            self.appends_to = self.shards.iter().position(|owner| owner.shared().id() == shard)?;
-        }
-        self.shards.get_mut(self.appends_to).map(|owner| owner.append(payload))
-    }
-
-    fn end_runs(&mut self) {
-        self.shards.iter_mut().for_each(ShardOwner::end_run);
     }
 
     fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Turn) -> Turn {
@@ -477,48 +464,6 @@ impl Core {
             #[cfg(any(test, feature = "mutants"))]
             Mail::Panic => panic!("asked to panic"),
         }
-    }
-
-    /// Appends for a sender elsewhere; gives the append back if the ring has no room now.
-    fn append(&mut self, append: WaitingAppend) -> Option<WaitingAppend> {
-        let WaitingAppend { shard, payload, when_full, responder, began } = append;
-        let owner = self.shards.iter().find(|owner| owner.shared().id() == shard)?;
-        match owner.shared().try_append(&payload) {
-            Ok(placed) => {
-                owner.shared().note_wait(began);
-                responder.answer(Reply::Appended(Ok(placed)));
-            }
-            Err(ShardRefusal::Full) => {
-                return Some(WaitingAppend { shard, payload, when_full, responder, began });
-            }
-            Err(refusal) => responder.answer(Reply::Appended(Err((refusal, payload)))),
-        }
-        None
-    }
-
-    fn clean_steps(&self, shard: ShardId) -> u64 {
-        let owner = self.shards.iter().find(|owner| owner.shared().id() == shard);
-        owner.map_or(0, |owner| owner.shared().clean_steps())
-    }
-
-    fn append_waiting(&mut self) -> usize {
-        let mut appended = 0;
-        let mut full: Vec<ShardId> = Vec::new();
-        for _ in 0..self.waiting.len() {
-            let Some(append) = self.waiting.pop_front() else { break };
-            if full.contains(&append.shard) {
-                self.waiting.push_back(append);
-                continue;
-            }
-            match self.append(append) {
-                Some(append) => {
-                    full.push(append.shard);
-                    self.waiting.push_back(append);
-                }
-                None => appended += 1,
-            }
-        }
-        appended
     }
 
     // ---- shards, reads, device ------------------------------------------------------------------------------------
