@@ -200,14 +200,17 @@ impl ShardOwner {
     pub(crate) fn new(context: ShardContext, local: LocalShard, ring: RingOwner, start: ShardStart) -> Self {
         let space = Space::new(start.space.clone(), start.first_frame);
         let oldest = space.oldest().or(start.extents.first().map(|first| first.ordinal)).unwrap_or_default();
-        ring.ring().restrict(start.is_reserve);
+        // What an earlier open took from the reserve, it took to make room: what is left there is still for that, and one
+        // who appends could fill it up before the extent is freed.
+        let is_short = start.is_reserve || context.extents.free_count() < context.extents.reserve();
+        ring.ring().restrict(is_short);
         let next_ordinal =
             start.extents.last().map_or(ExtentOrdinal(0), |last| ExtentOrdinal(last.ordinal.0 + 1));
         let parked_at = start.first_slot.is_none().then_some(next_ordinal);
         let end = start.first_slot.unwrap_or_else(|| end_of(&context.layout, &start));
         let shared =
             Arc::new(Shard::new(start.shard, Arc::clone(ring.ring()), start.first_frame, end, start.extents));
-        shared.is_starved.store(start.is_reserve || parked_at.is_some(), Ordering::Release);
+        shared.is_starved.store(is_short || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));
         let home = (start.shard, context.shard_count);
