@@ -8,6 +8,8 @@ use crate::{
     ticket::Reached,
 };
 use corelog_shards::{
+    cleaning::Cleaning,
+    directory::Directory,
     ids::{FrameNumber, ShardId, StoreId, Term},
     over::ShareOfCut,
     scan::CleaningHold,
@@ -15,6 +17,7 @@ use corelog_shards::{
     watermark::Durability,
 };
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A cut through all shards of a store; see [`Store::cut`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +86,21 @@ impl Cut {
 /// Keeps cleaning from freeing anything; see [`Store::hold_cleaning`].
 #[derive(Debug)]
 #[must_use = "cleaning goes on when this is dropped"]
-pub struct HeldCleaning(#[expect(dead_code, reason = "held for its drop")] Vec<CleaningHold>);
+pub struct HeldCleaning {
+    holds: Vec<CleaningHold>,
+    directory: Arc<Directory>,
+    cleaning: Arc<Cleaning>,
+}
+
+impl Drop for HeldCleaning {
+    fn drop(&mut self) {
+        for hold in &mut self.holds {
+            let shard = hold.end();
+            let _either_way_it_looks = shard.note_release();
+            self.directory.look_again(&self.cleaning, shard);
+        }
+    }
+}
 
 impl Store {
     /// Cuts through all shards at once: a record is in the cut, or not, and if it is, so is every record whose append had
@@ -111,7 +128,11 @@ impl Store {
     /// Keeps cleaning from freeing extents until the answer is dropped: records of a [cut](Store::cut) that is made
     /// meanwhile stay where the cut has them. A store that becomes full meanwhile says so.
     pub fn hold_cleaning(&self) -> HeldCleaning {
-        HeldCleaning(self.shards().iter().map(CleaningHold::new).collect())
+        HeldCleaning {
+            holds: self.shards().iter().map(CleaningHold::new).collect(),
+            directory: Arc::clone(self.directory()),
+            cleaning: Arc::clone(self.cleaning()),
+        }
     }
 
     /// Brings all that is in a cut to `durability`, and waits for it. All shards are asked before any is waited for; the

@@ -145,8 +145,10 @@ impl Store {
             return Err(SpaceError::Length { address, bytes });
         }
         extents.note_dead(extent, record_bytes(bytes));
-        if let Some(shard) = self.shard(shard) {
-            shard.note_release();
+        if let Some(shard) = self.shard(shard)
+            && shard.note_release()
+        {
+            self.directory().look_again(self.cleaning(), shard);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     address::Address,
+    cleaning::Cleaning,
     device::file::DeviceFile,
     extents::ExtentTable,
     fork::Birthplace,
@@ -283,6 +284,24 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Something may be worth cleaning in a shard whose owner had found nothing. Until it has looked again, appends that
+    /// find no room in any shard wait for that; else the store would be full for somebody who just made room.
+    pub fn look_again(&self, cleaning: &Cleaning, shard: &Shard) {
+        if shard.failure().is_some() {
+            // Its owner looks at nothing any more.
+            return;
+        }
+        // Before the flag is raised: whoever takes it gives the hope back.
+        cleaning.gain_hope();
+        if shard.owe_look() && cleaning.lose_hope() {
+            // What was owed was paid meanwhile, and whoever paid was not the last to have hope.
+            self.cores.iter().for_each(|core| core.ring());
+            return;
+        }
+        self.shards.iter().for_each(|shard| shard.hope_again());
+        shard.ring().bell().ring();
+    }
+
     /// A shard by its id.
     #[must_use]
     pub fn shard(&self, id: ShardId) -> Option<&Arc<Shard>> {

@@ -116,6 +116,8 @@ pub struct Shard {
     pub(crate) releases: AtomicU64,
     /// The owner found nothing worth cleaning, and wants to hear of releases.
     pub(crate) wants_releases: AtomicBool,
+    /// It is to look again, and the store has hope until then.
+    owes_look: AtomicBool,
     /// On lines of their own: who appends reads what would lie beside them.
     counters: CachePadded<ShardCounters>,
 }
@@ -179,6 +181,7 @@ impl Shard {
             scans: ScanPins::default(),
             releases: AtomicU64::new(0),
             wants_releases: AtomicBool::new(false),
+            owes_look: AtomicBool::new(false),
             counters: CachePadded::default(),
         }
     }
@@ -451,13 +454,32 @@ impl Shard {
         &self.scans
     }
 
-    /// A record of the shard was noted as dead: an extent may be worth cleaning that was not before.
-    pub fn note_release(&self) {
+    /// A record of the shard was noted as dead: an extent may be worth cleaning that was not before. True: the owner had
+    /// found none, and has to look again ([`Directory::look_again`], or a ring of its bell).
+    ///
+    /// [`Directory::look_again`]: crate::directory::Directory::look_again
+    #[must_use = "the owner sleeps"]
+    pub fn note_release(&self) -> bool {
         // The owner looks at the number again after it said that it wants to hear of it.
         self.releases.fetch_add(1, Ordering::AcqRel);
-        if self.wants_releases.load(Ordering::Acquire) && self.wants_releases.swap(false, Ordering::AcqRel) {
+        self.wants_releases.load(Ordering::Acquire) && self.wants_releases.swap(false, Ordering::AcqRel)
+    }
+
+    /// As [`Shard::note_release`]; the owner looks again, and until then nobody waits for that.
+    pub(crate) fn note_release_and_ring(&self) {
+        if self.note_release() {
             self.ring.bell().ring();
         }
+    }
+
+    /// The owner owes a look at what can be cleaned. True: it does already.
+    pub(crate) fn owe_look(&self) -> bool {
+        self.owes_look.swap(true, Ordering::AcqRel)
+    }
+
+    /// True if the owner owes one; it is about to take it.
+    pub(crate) fn take_owed_look(&self) -> bool {
+        self.owes_look.load(Ordering::Relaxed) && self.owes_look.swap(false, Ordering::AcqRel)
     }
 
     /// How often cleaning gave an extent of the shard up to be freed, since the store was opened.

@@ -224,7 +224,7 @@ impl Store {
         self.options().stall
     }
 
-    pub(crate) fn cleaning(&self) -> &Cleaning {
+    pub(crate) fn cleaning(&self) -> &Arc<Cleaning> {
         &self.inner.assembly.opened.cleaning
     }
 

@@ -71,21 +71,33 @@ impl ScanPins {
 
 /// Keeps cleaning from freeing extents of a shard, until it is dropped.
 #[derive(Debug)]
-pub struct CleaningHold(Arc<Shard>);
+pub struct CleaningHold {
+    shard: Arc<Shard>,
+    holds: bool,
+}
 
 impl CleaningHold {
     /// What is freed from now on had all of its copies written before.
     #[must_use]
     pub fn new(shard: &Arc<Shard>) -> Self {
         shard.scans().state().holds += 1;
-        Self(Arc::clone(shard))
+        Self { shard: Arc::clone(shard), holds: true }
+    }
+
+    /// Ends it. The shard, whose owner has to hear of it.
+    pub fn end(&mut self) -> &Arc<Shard> {
+        if std::mem::take(&mut self.holds) {
+            self.shard.scans().state().holds -= 1;
+        }
+        &self.shard
     }
 }
 
 impl Drop for CleaningHold {
     fn drop(&mut self) {
-        self.0.scans().state().holds -= 1;
-        self.0.note_release();
+        if self.holds {
+            self.end().note_release_and_ring();
+        }
     }
 }
 
@@ -128,7 +140,7 @@ impl ScanPin {
         let pin = (Self::place(&self.shard, &state), Instant::now());
         state.pins.insert(self.key, pin);
         drop(state);
-        self.shard.note_release();
+        self.shard.note_release_and_ring();
     }
 }
 
@@ -136,6 +148,6 @@ impl Drop for ScanPin {
     fn drop(&mut self) {
         self.shard.scans().state().pins.remove(&self.key);
         // There may be something to clean now.
-        self.shard.note_release();
+        self.shard.note_release_and_ring();
     }
 }

@@ -160,11 +160,34 @@ impl ShardOwner {
             return false;
         }
         self.look_at_marks();
-        let progress = self.settle_group() || self.clean(device);
+        let progress = self.settle_group() || self.clean_with_hope(device);
         if progress {
             self.shared.counters().clean_steps.fetch_add(1, Ordering::Relaxed);
         }
         progress
+    }
+
+    /// What was owed is paid by the step, which finds out whether there is hope.
+    fn clean_with_hope(&mut self, device: &mut dyn Device) -> bool {
+        let is_owed = self.shared.take_owed_look();
+        let progress = self.clean(device);
+        if is_owed {
+            self.lose_owed_hope();
+        }
+        progress
+    }
+
+    /// A shard that ends looks no more.
+    pub(super) fn settle_owed_look(&mut self) {
+        if self.shared.take_owed_look() {
+            self.lose_owed_hope();
+        }
+    }
+
+    fn lose_owed_hope(&mut self) {
+        if self.context.cleaning.lose_hope() {
+            self.space.tell_all();
+        }
     }
 
     fn clean(&mut self, device: &mut dyn Device) -> bool {

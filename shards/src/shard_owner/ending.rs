@@ -18,6 +18,7 @@ impl ShardOwner {
         }
         self.refuse_requests();
         self.set_hope(false);
+        self.settle_owed_look();
         let last = self.ring.close();
         // Whoever waits for room has to hear that there will be none; no completion may be left to say so.
         if !mutant::is_active(Mutant::CloseWakesNobody) {
@@ -92,6 +93,7 @@ impl ShardOwner {
             self.ring.close();
             self.refuse_requests();
             self.set_hope(false);
+            self.settle_owed_look();
             self.take_back_held();
             self.shared.written.wake_all();
             self.shared.durable.wake_all();

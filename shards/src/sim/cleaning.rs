@@ -118,7 +118,7 @@ pub(super) fn release(index: &Index, directory: &Directory, geometry: &Geometry,
     let Ok(shard) = directory.owner_of(*at) else { return };
     directory.extents.note_dead(at.extent(geometry), record_bytes(length));
     if let Some(shard) = directory.shard(shard) {
-        shard.note_release();
+        shard.note_release_and_ring();
     }
 }
 
