@@ -70,13 +70,14 @@ fn no_cut_has_what_follows_without_what_it_follows() {
                 .collect();
             let ((to_right, from_left), (to_left, from_right)) = (mpsc::channel(), mpsc::channel());
             to_right.send(Chain::new()).unwrap();
-            let thrown = Mutex::new(Chain::new());
+            let (thrown, throws) = (Mutex::new(Chain::new()), AtomicU64::new(0));
             let catch = |from: mpsc::Receiver<Chain>, to: mpsc::Sender<Chain>, step: u64| {
-                let thrown = &thrown;
+                let (thrown, throws) = (&thrown, &throws);
                 move || {
                     while let Ok(mut chain) = from.recv() {
                         let count = chain.len() as u64;
                         chain.push(append(store, 7 << 32 | count, count * step + 1));
+                        throws.store(chain.len() as u64, Ordering::Relaxed);
                         if is_over.load(Ordering::Relaxed) {
                             *thrown.lock().unwrap() = chain;
                             return;
@@ -95,7 +96,11 @@ fn no_cut_has_what_follows_without_what_it_follows() {
                     }
                     store.cut()
                 };
-                let cuts: Vec<Cut> = (0..300).map(cut).collect();
+                let mut cuts: Vec<Cut> = (0..300).map(cut).collect();
+                // Two threads that wait for each other may have been slower than those that wait for nobody.
+                while throws.load(Ordering::Relaxed) <= 100 {
+                    cuts.push(cut(0));
+                }
                 is_over.store(true, Ordering::Relaxed);
                 cuts
             });

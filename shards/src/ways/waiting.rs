@@ -178,7 +178,12 @@ fn a_read_asks_for_sectors_from_its_record_on_and_for_more_only_where_the_record
     let requests = Arc::new(Requests::default());
     // Of every length around a sector and a slot, so that records begin anywhere.
     let lengths = (0..40).map(|step| 1 + step * 97).chain([511, 512, 513, 4095, 4096, 4097, 9000]);
-    let records: Vec<_> = lengths.map(|length| (world.append(&vec![length as u8; length]), length)).collect();
+    let mut append = |length: usize| {
+        // All of them together are more than the ring takes.
+        world.turns();
+        (world.append(&vec![length as u8; length]), length)
+    };
+    let records: Vec<_> = lengths.map(&mut append).collect();
     world.ask(Durability::Durable);
     world.turns();
     for (placed, length) in records {
