@@ -8,6 +8,8 @@ use crate::{
 impl Core {
     /// Appends a record to a shard of this core, for the thread that drives it: as [`Shard::try_append`] does, with less
     /// work for each of many small records. It is handed on in the next turn. `None`: another core runs the shard.
+    ///
+    /// [`Shard::try_append`]: crate::shard::Shard::try_append
     #[inline]
     pub fn append_here(&mut self, shard: ShardId, payload: &[u8]) -> Option<Result<Placed, ShardRefusal>> {
         if self.shards.get(self.appends_to)?.shared().id() != shard {
