@@ -156,7 +156,12 @@ struct Standing {
 impl ShardOwner {
     /// One step. True if anything was done.
     pub(super) fn pump_cleaning(&mut self, device: &mut dyn Device) -> bool {
-        if self.context.cleaning.owner().is_none() || self.is_closing {
+        if self.is_closing {
+            // What came to be owed after the close would give others hope for ever.
+            self.settle_owed_look();
+            return false;
+        }
+        if self.context.cleaning.owner().is_none() {
             return false;
         }
         self.look_at_marks();

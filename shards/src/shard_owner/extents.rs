@@ -98,7 +98,8 @@ impl ShardOwner {
         true
     }
 
-    /// Appends that find no room are refused from now on, unless cleaning was turned on at this moment.
+    /// Appends that find no room are refused from now on, unless cleaning was turned on at this moment, or a shard owes a
+    /// look at what it can clean.
     fn tell_starved(&self) {
         self.shared.is_starved.store(true, Ordering::Release);
         // Pairs with the one in `Shard::hope_again`: either that comes after the store above, or its owner of records
