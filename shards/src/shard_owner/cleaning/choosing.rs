@@ -270,10 +270,6 @@ mod tests {
                 };
                 let thought = copies.slots();
                 assert!(slots <= thought, "{slots} slots, {thought} thought: {group} {slot} {longest}");
-                let bound = copies.live / slot;
-                println!(
-                    "group {group} slot {slot} longest {longest}: {slots} of {thought}, bytes alone {bound}"
-                );
             }
         }
     }
