@@ -73,7 +73,7 @@ pub use salvage::{LossOf, Salvage, SalvageError, SalvageLoss, SalvageReport, Sal
 pub use scan::{Record, Scan, ScanAll, ScanError, ScanFrom, Waited};
 pub use scrub::{ScrubOptions, ScrubReport};
 pub use space::{SpaceChange, TrimTo};
-pub use stats::{CleaningStats, ShardStats, Stats, StoreStats};
+pub use stats::{CleaningStats, ReadStats, ShardStats, Stats, StoreStats};
 pub use store::{
     Batch, BatchTicket, Core, CoreGrants, DeviceWarning, Drained, Formatted, GrowBy, Grown, LargeWriter,
     Opening, OverBatch, OverTicket, Reservation, Room, Seat, Store, format,

@@ -5,13 +5,13 @@ use corelog_shards::{
     cleaning::CleaningOptions,
     geometry::{Geometry, GeometryError},
     limits::{
-        BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CHECKPOINT_BYTES_DEFAULT,
-        CHECKPOINT_BYTES_MAX, CHECKPOINT_BYTES_MIN, CLEAN_HIGH_PERCENT_DEFAULT, CLEAN_LOW_PERCENT_DEFAULT,
-        CLEAN_PERCENT_MAX, CORES_MAX, DEVICES_MAX, EXTENT_BYTES_DEFAULT, EXTENTS_MAX, EXTENTS_PER_SHARD_MIN,
-        IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN, MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX,
-        QUIET_MS_DEFAULT, QUIET_MS_MAX, QUIET_MS_MIN, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX,
-        RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX,
-        SUPERBLOCK_AREA_BYTES,
+        BUFFER_BYTES_DEFAULT, BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, CACHE_BYTES_MAX, CACHE_BYTES_MIN,
+        CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MAX, CHECKPOINT_BYTES_MIN, CLEAN_HIGH_PERCENT_DEFAULT,
+        CLEAN_LOW_PERCENT_DEFAULT, CLEAN_PERCENT_MAX, CORES_MAX, DEVICES_MAX, EXTENT_BYTES_DEFAULT,
+        EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
+        MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, QUIET_MS_DEFAULT, QUIET_MS_MAX, QUIET_MS_MIN,
+        RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT,
+        SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -269,6 +269,9 @@ pub struct Options {
     pub clean_low_percent: u32,
     /// Cleaning ends when so many are, in percent of the store.
     pub clean_high_percent: u32,
+    /// Memory that each core may keep records in that were read, so that reading them again asks neither the device nor
+    /// another thread; in bytes, everything counted. 0: none.
+    pub cache_bytes: u64,
     /// Messages that a core's mailbox holds.
     pub mailbox: u32,
     /// Device operations that a core keeps in flight.
@@ -312,6 +315,7 @@ impl Default for Options {
             clean_policy: CleaningPolicy::default(),
             clean_low_percent: CLEAN_LOW_PERCENT_DEFAULT,
             clean_high_percent: CLEAN_HIGH_PERCENT_DEFAULT,
+            cache_bytes: 0,
             mailbox: MAILBOX_MESSAGES_DEFAULT,
             io_depth: IO_DEPTH_DEFAULT,
             backend: Backend::default(),
@@ -369,6 +373,8 @@ impl Options {
         clean_low_percent: u32 => clean_low_percent;
         /// Sets the share of free extents, in percent, at which cleaning ends.
         clean_high_percent: u32 => clean_high_percent;
+        /// Sets the memory of each core's cache of records, in bytes; 0 is none.
+        cache_bytes: u64 => cache_bytes;
         /// Sets the mailbox size, in messages.
         mailbox: u32 => mailbox;
         /// Sets the device operations in flight of a core.
@@ -416,6 +422,8 @@ impl Options {
         };
         percent("clean-low-percent", self.clean_low_percent, 0)?;
         percent("clean-high-percent", self.clean_high_percent, self.clean_low_percent)?;
+        let cache_bytes_min = if self.cache_bytes == 0 { 0 } else { CACHE_BYTES_MIN };
+        in_range("cache-bytes", self.cache_bytes, cache_bytes_min, CACHE_BYTES_MAX)?;
         in_range("mailbox", u64::from(self.mailbox), 1, u64::from(MAILBOX_MESSAGES_MAX))?;
         in_range("io-depth", u64::from(self.io_depth), u64::from(IO_DEPTH_MIN), u64::from(IO_DEPTH_MAX))
     }
@@ -506,6 +514,10 @@ mod tests {
             "buffer-bytes is 20000; it has to be a multiple of 4096"
         );
         assert_eq!(message(Options::default().io_depth(1)), "io-depth is 1; it goes from 8 to 4096");
+        assert_eq!(
+            message(Options::default().cache_bytes(1)),
+            "cache-bytes is 1; it goes from 65536 to 1099511627776"
+        );
         let small = Geometry::new(4096, 1 << 20).unwrap();
         let error = Options::default().buffer_bytes(1 << 20).check(&small).unwrap_err();
         assert!(matches!(error, OptionError::BufferBeyondExtent { .. }), "{error}");

@@ -21,19 +21,26 @@ use std::{
 impl Store {
     /// Reads the record at `address`: from the shard's buffer while its frame is there, else with one direct read
     /// (two for a record longer than the address's length hint). Checks generation and checksum; anything but the
-    /// record that was appended there is an error.
+    /// record that was appended there is an error. With a cache ([`Options::cache_bytes`]) a record that it holds is given
+    /// from there, with the same check of its extent.
     ///
     /// Waits for room in the core's mailbox, and for the record, for as long as the stall time of the options.
+    ///
+    /// [`Options::cache_bytes`]: crate::Options::cache_bytes
     pub fn read(&self, address: Address) -> Result<Bytes, ReadError> {
+        // Also where the cache has it: whether this may be called does not depend on what was read before.
+        if let Some(core) = self.driven_core() {
+            return Err(ReadError::OnCoreThread { core });
+        }
+        if let Some(payload) = self.read_cached(address) {
+            return Ok(payload);
+        }
         let limit = self.stall();
         let mut pause = Pause::until(limit);
         loop {
-            if let Some(core) = self.driven_core() {
-                return Err(ReadError::OnCoreThread { core });
-            }
-            match self.read_async(address) {
+            match self.ask_for(address) {
                 Ok(mut reading) => {
-                    let core = reading.core.id();
+                    let core = self.reading_core().id();
                     return Sleeper::wait(&mut reading, limit).unwrap_or(Err(ReadError::Busy { core }));
                 }
                 Err(ReadError::Busy { .. }) if pause.rest() => {}
@@ -44,10 +51,31 @@ impl Store {
 
     /// As [`Store::read`], as a future for any executor. An error at once: the core's mailbox is full, or the store
     /// is closed.
+    /// What the cache has is there at the first poll.
     pub fn read_async(&self, address: Address) -> Result<Reading, ReadError> {
+        match self.read_cached(address) {
+            Some(payload) => Ok(Reading(Way::Cached(Some(payload)))),
+            None => self.ask_for(address),
+        }
+    }
+
+    /// The record at `address`, if the cache of the core that reads for the calling thread holds it: without waiting,
+    /// without a copy, without allocating; also on a thread that drives a core. `None`: read it.
+    ///
+    /// The bytes are shared with the cache, and stay as long as somebody holds them, whatever its budget.
+    #[inline]
+    #[must_use]
+    pub fn read_cached(&self, address: Address) -> Option<Bytes> {
+        if self.options().cache_bytes == 0 {
+            return None;
+        }
+        self.directory().cached(self.reading_core(), address)
+    }
+
+    fn ask_for(&self, address: Address) -> Result<Reading, ReadError> {
         let core = self.reading_core();
         let pending = self.ask(core, |responder| Mail::Read { address, responder })?;
-        Ok(Reading { core: Arc::clone(core), pending })
+        Ok(Reading(Way::Asked { core: Arc::clone(core), pending }))
     }
 
     /// Sends a request to a core.
@@ -79,19 +107,32 @@ impl Store {
 /// A read under way. Dropping it abandons the read.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is polled"]
-pub struct Reading {
-    core: Arc<CoreHandle>,
-    pending: Pending,
+pub struct Reading(Way);
+
+#[derive(Debug)]
+enum Way {
+    Asked {
+        core: Arc<CoreHandle>,
+        pending: Pending,
+    },
+    /// Until it is taken.
+    Cached(Option<Bytes>),
 }
 
 impl Future for Reading {
     type Output = Result<Bytes, ReadError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.pending).poll(context).map(|reply| match reply {
+        let (core, pending) = match &mut self.0 {
+            Way::Asked { core, pending } => (core, pending),
+            Way::Cached(payload) => {
+                return payload.take().map_or(Poll::Pending, |found| Poll::Ready(Ok(found)));
+            }
+        };
+        Pin::new(pending).poll(context).map(|reply| match reply {
             Reply::Record(result) => result,
             Reply::CoreDead | Reply::Appended(_) | Reply::Run(_) | Reply::Space(_) | Reply::Added(_) => {
-                Err(ReadError::CoreDead { core: self.core.id() })
+                Err(ReadError::CoreDead { core: core.id() })
             }
         })
     }

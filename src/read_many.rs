@@ -36,12 +36,16 @@ impl Store {
 
     /// As [`Store::read_many`], as a future for any executor.
     pub fn read_many_async(&self, addresses: &[Address]) -> ReadingMany {
+        let results: Vec<_> = addresses.iter().map(|address| self.read_cached(*address).map(Ok)).collect();
+        let missed = results.iter().zip(addresses).enumerate();
+        let missed =
+            missed.filter_map(|(index, (found, address))| found.is_none().then_some((index, *address)));
         ReadingMany {
             store: self.clone(),
-            planned: plan(self.directory(), addresses).into(),
+            planned: plan(self.directory(), missed).into(),
             addresses: addresses.to_vec(),
             under_way: Vec::new(),
-            results: addresses.iter().map(|_| None).collect(),
+            results,
             tries: 0,
         }
     }
@@ -137,7 +141,7 @@ impl ReadingMany {
             (BatchRead::Single { index }, Reply::Record(result)) => self.results[index] = Some(result),
             (BatchRead::Merged { run, members }, Reply::Run(Ok(bytes))) => {
                 for member in members {
-                    match member.decode(self.store.directory(), run.slot, bytes.as_slice()) {
+                    match member.decode(self.store.directory(), core, run.slot, bytes.as_slice()) {
                         Some(result) => self.results[member.index] = Some(result),
                         None => self.planned.push_back(BatchRead::Single { index: member.index }),
                     }

@@ -1,7 +1,10 @@
-//! Figures of a store since it was opened: what was appended, what was written for it, and what cleaning did.
+//! Figures of a store since it was opened: what was appended, what was written for it, what cleaning did, and where
+//! what was read came from.
 
 use crate::store::Store;
 use corelog_shards::{
+    cache::RecordCache,
+    directory::CoreHandle,
     ids::ShardId,
     shard::{Shard, ShardCounters},
 };
@@ -142,6 +145,54 @@ pub struct ShardStats {
     pub stats: Stats,
 }
 
+/// Where single records came from that were read since the store was opened, over all cores. Records that a `read_many`
+/// read together with their neighbours, and what was scanned, are only in the figures of the cache, if at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReadStats {
+    /// From the device.
+    pub from_device: u64,
+    /// From a flush buffer.
+    pub from_buffer: u64,
+    /// From the cache ([`crate::Options::cache_bytes`]), those of a `read_many` among them.
+    pub cache_hits: u64,
+    /// Looked for in the cache, and not there.
+    pub cache_misses: u64,
+    /// What the caches hold now, in bytes, with what each record takes there beside its payload.
+    pub cache_bytes: u64,
+}
+
+impl ReadStats {
+    /// Share of the looks into the cache that found the record, from 0 to 1. `None`: nobody looked.
+    #[must_use]
+    pub fn hit_rate(&self) -> Option<f64> {
+        let looks = self.cache_hits + self.cache_misses;
+        (looks > 0).then(|| self.cache_hits as f64 / looks as f64)
+    }
+
+    /// What came since `earlier`, which is of the same open; the bytes are those of now.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            from_device: self.from_device.saturating_sub(earlier.from_device),
+            from_buffer: self.from_buffer.saturating_sub(earlier.from_buffer),
+            cache_hits: self.cache_hits.saturating_sub(earlier.cache_hits),
+            cache_misses: self.cache_misses.saturating_sub(earlier.cache_misses),
+            cache_bytes: self.cache_bytes,
+        }
+    }
+
+    fn plus_core(self, core: &CoreHandle) -> Self {
+        let cache = core.cache().map(RecordCache::figures).unwrap_or_default();
+        Self {
+            from_device: self.from_device + core.counters.device_reads.load(Ordering::Relaxed),
+            from_buffer: self.from_buffer + core.counters.ring_reads.load(Ordering::Relaxed),
+            cache_hits: self.cache_hits + cache.hits,
+            cache_misses: self.cache_misses + cache.misses,
+            cache_bytes: self.cache_bytes + cache.bytes,
+        }
+    }
+}
+
 /// Figures of a store since it was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StoreStats {
@@ -149,6 +200,8 @@ pub struct StoreStats {
     pub shards: Vec<ShardStats>,
     /// All of them together.
     pub total: Stats,
+    /// Where reads of single records found them.
+    pub reads: ReadStats,
 }
 
 impl Store {
@@ -159,6 +212,7 @@ impl Store {
         let stats = |shard: &Shard| ShardStats { shard: shard.id(), stats: Stats::of(shard.counters()) };
         let shards: Vec<_> = self.shards().iter().map(|shard| stats(shard)).collect();
         let total = shards.iter().fold(Stats::default(), |sum, shard| sum.plus(shard.stats));
-        StoreStats { shards, total }
+        let reads = self.directory().cores.iter().fold(ReadStats::default(), |sum, core| sum.plus_core(core));
+        StoreStats { shards, total, reads }
     }
 }

@@ -33,8 +33,9 @@ fn a_child_can_do_nothing_with_its_parents_store() {
     let other = folder.path().join("other");
     format(&path);
     format(&other);
-    let store = Store::open(&path, &options()).unwrap();
+    let store = Store::open(&path, &options().cache_bytes(1 << 20)).unwrap();
     let mut acked: Vec<_> = (0..10).map(|name| append_durable(&store, (name % 2) as u16, name)).collect();
+    store.read(acked[0].address).unwrap();
     let ticket = store.append_to(Route::Shard(ShardId(0)), &payload(10)).unwrap();
 
     let code = kernel::in_fork(|| {
@@ -43,6 +44,7 @@ fn a_child_can_do_nothing_with_its_parents_store() {
         let waited = ticket.wait(Durability::Durable);
         assert!(matches!(waited, Err(WaitError::Failed(failure)) if is_forked(&failure)));
         assert!(matches!(store.flush(ShardId(1), Durability::Durable), Ok(()) | Err(WaitError::Failed(_))));
+        assert_eq!(store.read_cached(acked[0].address), None);
         assert_eq!(store.read(acked[0].address), Err(ReadError::Forked));
         assert!(matches!(store.close(), Err(CloseError::Failed(failure)) if is_forked(&failure)));
         let handle = store.clone();

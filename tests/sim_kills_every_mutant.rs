@@ -8,7 +8,7 @@ use corelog_shards::{
 
 /// Mutants and the first seed, from 1, that kills them; few enough cases for every test run. The program's
 /// `--mutant all` hunts them all.
-const QUICK: [(Mutant, u64); 55] = [
+const QUICK: [(Mutant, u64); 56] = [
     (Mutant::DsyncOverUnsynced, 69),
     (Mutant::ThroughFailureForgotten, 9),
     (Mutant::RunIgnoresOthers, 30),
@@ -64,6 +64,7 @@ const QUICK: [(Mutant, u64); 55] = [
     (Mutant::CopyCountsEarly, 103),
     (Mutant::LiveRecordSkipped, 298),
     (Mutant::RelocatedTwice, 103),
+    (Mutant::CachedPastReuse, 53),
 ];
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::{
     address::Address,
+    cache::RecordCache,
     cleaning::Cleaning,
     device::file::DeviceFile,
     extents::ExtentTable,
@@ -101,6 +102,8 @@ pub struct CoreHandle {
     /// Not by mail: the mailbox may be full of what only the asking thread could take out.
     is_close_asked: AtomicBool,
     birthplace: Birthplace,
+    /// Records that it read lately; none unless the options ask for it.
+    cache: Option<RecordCache>,
     /// Turns and sleeps, for figures.
     pub counters: CoreCounters,
 }
@@ -135,6 +138,17 @@ impl CoreHandle {
     /// A core's outside and the receiving end of its mailbox of `capacity` messages.
     #[must_use]
     pub fn new(id: CoreId, bell: Arc<Bell>, capacity: usize) -> (Arc<Self>, Receiver<Mail>) {
+        Self::with_cache(id, bell, capacity, 0)
+    }
+
+    /// The same, with a cache of records of `cache_bytes`; 0 is none.
+    #[must_use]
+    pub fn with_cache(
+        id: CoreId,
+        bell: Arc<Bell>,
+        capacity: usize,
+        cache_bytes: u64,
+    ) -> (Arc<Self>, Receiver<Mail>) {
         let (mailbox, receiver) = crossbeam_channel::bounded(capacity);
         let handle = Self {
             id,
@@ -146,6 +160,7 @@ impl CoreHandle {
             is_dead: AtomicBool::new(false),
             has_closed: AtomicBool::new(false),
             is_close_asked: AtomicBool::new(false),
+            cache: RecordCache::new(cache_bytes),
             counters: CoreCounters::default(),
         };
         (Arc::new(handle), receiver)
@@ -179,6 +194,13 @@ impl CoreHandle {
             }
             Err(TrySendError::Disconnected(mail)) => Err(MailError::Dead(mail)),
         }
+    }
+
+    /// Its cache of records, while somebody may use it. Not in a child of the process: a thread that the child does not
+    /// have may hold a lock of it.
+    #[must_use]
+    pub fn cache(&self) -> Option<&RecordCache> {
+        self.cache.as_ref().filter(|_| !self.is_dead() && !self.is_forked())
     }
 
     /// Those who wait for room in the mailbox: told whenever the core has taken mail, and when it has died.
@@ -227,6 +249,9 @@ impl CoreHandle {
 
     /// The core takes no more mail; what is in the box is answered. `in_order`: it closed.
     pub(crate) fn set_dead(&self, in_order: bool) {
+        if let Some(cache) = self.cache() {
+            cache.clear();
+        }
         self.has_closed.store(in_order, Ordering::Release);
         self.is_dead.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
@@ -312,6 +337,13 @@ impl Directory {
     #[must_use]
     pub fn core_of(&self, id: ShardId) -> Option<&Arc<CoreHandle>> {
         self.cores.get(usize::from(self.runs_on.get(usize::from(id.0))?.0))
+    }
+
+    /// The record at `address` from the cache of `core`, as good as a read of it: never of an extent that was freed since.
+    /// Neither waits for a core nor allocates.
+    #[must_use]
+    pub fn cached(&self, core: &CoreHandle, address: Address) -> Option<Bytes> {
+        core.cache()?.get(&self.extents, address)
     }
 
     /// The shard that an address belongs to, as of now.

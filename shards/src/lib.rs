@@ -4,6 +4,7 @@
 //! lives here, in the files that `docs/ARCHITECTURE.md` names.
 
 pub mod address;
+pub mod cache;
 pub mod cleaning;
 pub mod core;
 pub mod cut;

@@ -163,6 +163,20 @@ pub const MAILBOX_MESSAGES_DEFAULT: u32 = 1024;
 /// Most messages of one mailbox.
 pub const MAILBOX_MESSAGES_MAX: u32 = 1 << 20;
 
+/// Smallest cache of records of a core, in bytes; 0 is none.
+pub const CACHE_BYTES_MIN: u64 = 64 << 10;
+/// Largest cache of records of a core, in bytes.
+pub const CACHE_BYTES_MAX: u64 = 1 << 40;
+/// What a record in the cache takes beside its payload at the most, in bytes: its entry, of which a growing table has
+/// room for up to twice as many, its share of the index, and what the allocator rounds up twice.
+pub const CACHE_ENTRY_BYTES: u64 = 200;
+/// A record that is longer than the budget divided by this is not kept.
+pub const CACHE_RECORD_SHARE: u64 = 16;
+/// One in so many bytes of the budget remembers what was in the cache lately.
+pub const CACHE_GHOST_SHARE: u64 = 32;
+/// Parts of a core's cache, each with a lock: for threads that the host puts aside in the middle of one.
+pub const CACHE_PARTS: usize = 4;
+
 /// Device operations that one core keeps in flight when nothing is said.
 pub const IO_DEPTH_DEFAULT: u32 = 256;
 /// Fewest device operations in flight that a core can work with.
@@ -242,6 +256,9 @@ pub const MAILBOX_TRIES_MAX: u32 = 100_000;
 
 const _: () = {
     assert!(FORMAT_WRITE_BYTES.is_multiple_of(SLOT_BYTES_MAX) && SUPERBLOCK_AREA_BYTES <= FORMAT_WRITE_BYTES);
+    assert!(
+        CACHE_BYTES_MIN / CACHE_RECORD_SHARE >= 4 << 10 && CACHE_RECORD_SHARE as usize >= 2 * CACHE_PARTS
+    );
     assert!(IO_DEPTH_MAX.is_power_of_two() && IO_THREADS_DEFAULT <= IO_THREADS_MAX);
     assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
     assert!(EXTENT_BYTES_MIN >= 2 * SLOT_BYTES_MAX + BUFFER_BYTES_MIN);

@@ -167,6 +167,8 @@ mutants! {
     LiveRecordSkipped,
     /// A group of copies is written a second time.
     RelocatedTwice,
+    /// What is in the cache is given without a look at its extent.
+    CachedPastReuse,
 }
 
 impl Mutant {

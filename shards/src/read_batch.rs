@@ -3,7 +3,7 @@
 
 use crate::{
     address::Address,
-    directory::Directory,
+    directory::{CoreHandle, Directory},
     format::record::RecordHeader,
     ids::{Generation, ShardId, SlotIndex},
     limits::READ_MANY_RUN_BYTES_MAX,
@@ -40,14 +40,14 @@ pub enum BatchRead {
     },
 }
 
-/// Sorts what is asked for into reads. Records whose slots overlap or follow one another are merged, up to
+/// Sorts what is asked for, each with its place in the list, into reads. Records whose slots overlap or follow one another are merged, up to
 /// [`READ_MANY_RUN_BYTES_MAX`].
 #[must_use]
-pub fn plan(directory: &Directory, addresses: &[Address]) -> Vec<BatchRead> {
+pub fn plan(directory: &Directory, asked: impl Iterator<Item = (usize, Address)>) -> Vec<BatchRead> {
     let mut reads = Vec::new();
-    let mut members: Vec<(Run, Member)> = Vec::with_capacity(addresses.len());
-    for (index, address) in addresses.iter().enumerate() {
-        match member(directory, index, *address) {
+    let mut members: Vec<(Run, Member)> = Vec::with_capacity(asked.size_hint().1.unwrap_or_default());
+    for (index, address) in asked {
+        match member(directory, index, address) {
             Some(member) => members.push(member),
             None => reads.push(BatchRead::Single { index }),
         }
@@ -91,11 +91,13 @@ fn joins(directory: &Directory, run: &Run, next: &Run, slots_max: u64) -> bool {
 }
 
 impl Member {
-    /// The record, from the bytes of its run. `None`: it is longer than its address says, so read it by itself.
+    /// The record, from the bytes of its run, which `core` read and may keep. `None`: it is longer than its address says,
+    /// so read it by itself.
     #[must_use]
     pub fn decode(
         &self,
         directory: &Directory,
+        core: &CoreHandle,
         first: SlotIndex,
         bytes: &[u8],
     ) -> Option<Result<Bytes, ReadError>> {
@@ -109,10 +111,14 @@ impl Member {
             return None;
         }
         // The extent may have been reused while the read was under way.
-        Some(owner_of(directory, address).and_then(|_still_there| {
+        let result = owner_of(directory, address).and_then(|_still_there| {
             let seed = directory.seed.record_seed(self.generation, address.byte());
             let device = directory.layout.place(slot).map(|place| place.device).unwrap_or_default();
             record_reply(record, seed, self.shard, slot, device, address)
-        }))
+        });
+        if let (Some(cache), Ok(payload)) = (core.cache(), &result) {
+            cache.keep(address, self.generation, payload);
+        }
+        Some(result)
     }
 }

@@ -439,6 +439,9 @@ impl Reads {
                 });
                 if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {
                     core.counters.device_reads.fetch_add(1, Ordering::Relaxed);
+                    if let (Some(cache), Ok(payload)) = (core.cache(), &result) {
+                        cache.keep(address, generation, payload);
+                    }
                 }
                 self.finish(key, result.map(Found::Record));
             }

@@ -332,7 +332,8 @@ impl Seat {
     }
 
     fn mailbox(&self, device: &dyn Device) -> (Arc<CoreHandle>, crossbeam_channel::Receiver<Mail>) {
-        CoreHandle::new(self.core, device.bell(), self.assembly.options.mailbox as usize)
+        let options = &self.assembly.options;
+        CoreHandle::with_cache(self.core, device.bell(), options.mailbox as usize, options.cache_bytes)
     }
 
     fn shard(

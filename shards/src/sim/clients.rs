@@ -240,7 +240,7 @@ impl<'life> Client<'life> {
         let shard: &'life Shard = &shards[self.random.index(shards.len())];
         if self.is_bulk && self.random.one_in(8) {
             return match self.random.below(3) {
-                0 => self.read(scene),
+                0 => self.read(scene, oracle),
                 _ => self.ask(scene, oracle),
             };
         }
@@ -264,7 +264,7 @@ impl<'life> Client<'life> {
             0..=6 => self.append(shard, length, cores, oracle),
             7..=8 => self.send(shard, length, scene, oracle),
             9..=10 => self.reserve(shard, length, oracle),
-            11..=13 => self.read(scene),
+            11..=13 => self.read(scene, oracle),
             14..=16 => self.begin_batch(shard, scene, oracle),
             17 => self.begin_large(shard, scene, oracle),
             _ => {
@@ -536,11 +536,12 @@ impl<'life> Client<'life> {
         Ok(())
     }
 
-    fn read(&mut self, scene: &Scene<'life>) -> Result<(), String> {
+    fn read(&mut self, scene: &Scene<'life>, oracle: &Oracle) -> Result<(), String> {
         if self.known.is_empty() {
             return Ok(());
         }
         let (id, address) = self.known[self.random.index(self.known.len())];
+        look_into_caches(id, address, scene, oracle)?;
         let cores = &scene.directory.cores;
         let core = &cores[self.random.index(cores.len())];
         let Some((pending, responder)) = scene.requests.open() else { return Ok(()) };
@@ -578,6 +579,24 @@ impl<'life> Client<'life> {
             other => Err(format!("I10: {other:?} answers a read")),
         }
     }
+}
+
+/// Looks for a record in the caches of all cores. It is read by mail all the same, so that a case goes the same way with
+/// caches and without.
+fn look_into_caches(id: u64, address: Address, scene: &Scene<'_>, oracle: &Oracle) -> Result<(), String> {
+    for core in &scene.directory.cores {
+        let Some(bytes) = scene.directory.cached(core, address) else { continue };
+        if identify(&bytes) != Some(id) && !is_lied_about(address, scene, oracle) {
+            return Err(format!("P3: a cache has something else than record {id} at {address}"));
+        }
+        // As the device was told, beside what the table of extents says, at which the cache looks itself.
+        let claim = oracle.claim_of(address);
+        let is_other = claim.is_some_and(|claim| !address.is_of(claim.generation));
+        if is_other || scene.directory.owner_of(address).is_err() {
+            return Err(format!("S5: a cache has record {id} at {address}; its extent: {claim:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn is_lied_about(address: Address, scene: &Scene<'_>, oracle: &Oracle) -> bool {

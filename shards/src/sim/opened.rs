@@ -48,6 +48,7 @@ pub(super) struct Options {
     cleaning: CleaningOptions,
     depth: usize,
     mailbox: usize,
+    cache_bytes: u64,
 }
 
 impl Options {
@@ -72,6 +73,7 @@ impl Options {
             discard: random.one_in(3),
             depth: random.pick(&[2, IO_DEPTH_MIN as usize, 64]),
             mailbox: random.pick(&[2, 64]),
+            cache_bytes: apart.pick(&[0, 16 << 10, 256 << 10]),
         }
     }
 }
@@ -262,7 +264,8 @@ fn start(
         let position = shards.len() as u16;
         shards.push(open_shard(&mut device, context.clone(), seed, ring, position, resume.clone())?);
     }
-    let (handle, mailbox) = CoreHandle::new(CoreId(core as u16), device.bell(), options.mailbox);
+    let id = CoreId(core as u16);
+    let (handle, mailbox) = CoreHandle::with_cache(id, device.bell(), options.mailbox, options.cache_bytes);
     let core = Core::new(CoreSetup {
         device: Box::new(device),
         handle,

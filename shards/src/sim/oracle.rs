@@ -3,6 +3,7 @@
 //! The invariants have the numbers that `docs/RELIABILITY.md` lists. What recovery finds is compared in `check`.
 
 use crate::{
+    address::Address,
     failure::ShardFailure,
     format::{control::BatchId, extent_header::ExtentHeader, frame::FrameHeader},
     geometry::Geometry,
@@ -250,6 +251,11 @@ impl Oracle {
                 Ok(())
             }
         }
+    }
+
+    /// The last claim of the extent that an address lies in.
+    pub(super) fn claim_of(&self, address: Address) -> Option<ExtentHeader> {
+        self.claims[address.extent(&self.geometry).0 as usize]
     }
 
     fn is_live(&self, shard: ShardId, frame: FrameNumber) -> bool {

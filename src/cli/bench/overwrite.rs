@@ -125,6 +125,7 @@ fn since(now: &StoreStats, before: &StoreStats) -> StoreStats {
         shard.stats = shard.stats.since(&before.stats);
     }
     now.total = now.total.since(&before.total);
+    now.reads = now.reads.since(&before.reads);
     now
 }
 
