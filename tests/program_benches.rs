@@ -130,6 +130,19 @@ fn json_and_svg_are_well_formed_and_the_figures_add_up() {
 }
 
 #[test]
+fn reads_with_a_cache_say_how_many_were_hits() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let line = format!("{SMALL} --workload append,read --json");
+    let notes = |report: &Value| report["workloads"][1]["notes"].to_string();
+    assert!(!notes(&run(&path, &line).json()).contains("cache"));
+    let report = run(&path, &format!("{line} --cache 8MiB")).json();
+    // Records of 1 MiB, read over and over.
+    assert!(notes(&report).contains(" % of the reads found the record in a cache"), "{report:#}");
+    assert_eq!(run(&path, &format!("{line} --cache 1KiB")).code, Some(USAGE));
+}
+
+#[test]
 fn an_interrupted_run_leaves_what_the_next_one_replaces() {
     let folder = folder();
     let path = folder.path().join("store");
@@ -210,7 +223,7 @@ mod yardsticks {
         let path = folder.path().join("store");
         let report = run(&path, &format!("{SMALL} --json")).json();
         let verdicts = report["rows"].as_array().unwrap();
-        for row in ["ring", "append", "durable", "random reads", "reopen"] {
+        for row in ["ring", "append", "durable", "random reads", "cached reads", "reopen"] {
             let is_there = |verdict: &Value| verdict["name"].as_str().unwrap().starts_with(row);
             assert!(verdicts.iter().any(is_there), "no {row:?} in {report:#}");
         }
@@ -273,7 +286,8 @@ mod yardsticks {
         let path = folder.path().join("store");
         let report = run(&path, &format!("{SMALL} --rows read --json")).json();
         let names = report["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap());
-        assert!(names.clone().count() == 3 && names.clone().all(|name| name.starts_with("random reads")));
+        let words: Vec<&str> = names.map(|name| name.split(' ').next().unwrap()).collect();
+        assert_eq!(words, ["random", "random", "random", "cached"]);
         for (line, named) in
             [("bench @ --rows read", "--yardsticks"), ("bench @ --yardsticks --rows all", "ingest")]
         {

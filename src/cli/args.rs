@@ -386,6 +386,9 @@ pub struct Bench {
     /// Operations that each core keeps waiting in the durable and read workloads.
     #[arg(long, value_name = "N", default_value = "32")]
     pub in_flight: NonZeroU32,
+    /// Memory that each core keeps read records in; default: none.
+    #[arg(long, value_name = "SIZE")]
+    pub cache: Option<ByteSize>,
     /// What the overwrite workload does.
     #[command(flatten)]
     pub overwrite: OverwriteOptions,
@@ -449,7 +452,7 @@ pub enum YardstickRow {
     Ingest,
     /// Appends that each wait until they are durable.
     Durable,
-    /// Reads of random records.
+    /// Reads of random records, from the device and from the cache.
     Read,
     /// Opening as after a kill.
     Reopen,

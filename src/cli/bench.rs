@@ -83,6 +83,9 @@ fn options(args: &Bench) -> Result<Options, Failure> {
             "bench makes its store on one device; leave --device out",
         ));
     }
+    if let Some(cache) = args.cache {
+        options.cache_bytes = cache.0;
+    }
     if args.run.device.backend.is_none() && args.run.profile.is_none() {
         options.backend = Backend::Auto;
     }
@@ -215,12 +218,22 @@ impl Run<'_> {
         }
         let limits = Limits { time: self.args.duration(), records: u64::MAX };
         let kept = Arc::clone(&self.kept);
+        let before = session.store.stats().reads;
         let (lanes, cpu) = session.run(&Work::Read { limits, in_flight, kept })?;
         let what = format!(
             "random records of {}, {in_flight} a core under way, each compared",
             bytes(self.args.record.0)
         );
-        Ok(WorkloadReport::new("read", what, &lanes, cpu))
+        let mut report = WorkloadReport::new("read", what, &lanes, cpu);
+        let reads = session.store.stats().reads.since(&before);
+        report.notes.extend(reads.hit_rate().map(|rate| {
+            format!(
+                "{:.1} % of the reads found the record in a cache; those hold {}",
+                100.0 * rate,
+                bytes(reads.cache_bytes)
+            )
+        }));
+        Ok(report)
     }
 
     fn reopen(&mut self, session: Session) -> Result<(Session, ReopenReport), BenchError> {

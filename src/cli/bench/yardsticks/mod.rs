@@ -1,6 +1,7 @@
 //! The engine beside bare loops that do the same to the bytes and nothing else, in turns, so that both meet the same
 //! machine. Each figure is the median of its repeats; the spread is beside it.
 
+mod cached;
 mod durable;
 mod ingest;
 mod read;
@@ -39,7 +40,10 @@ pub fn run(args: &Bench, options: &Options) -> Result<(), Failure> {
             YardstickRow::Ring => ring::run(&comparison, &mut found)?,
             YardstickRow::Ingest => ingest::run(&comparison, &mut found)?,
             YardstickRow::Durable => durable::run(&comparison, &mut found)?,
-            YardstickRow::Read => read::run(&comparison, &mut found)?,
+            YardstickRow::Read => {
+                read::run(&comparison, &mut found)?;
+                cached::run(&comparison, &mut found)?;
+            }
             YardstickRow::Reopen => reopen::run(&comparison, &mut found)?,
         }
     }
