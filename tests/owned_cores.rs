@@ -15,7 +15,10 @@ use rustix::{
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Wake, Waker},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -139,6 +142,34 @@ fn a_core_asleep_in_poll_wakes_for_mail_for_full_buffers_and_for_waiters() {
     store.close().unwrap();
     let polls = thread.join().unwrap();
     assert!(polls < 3000, "{polls} polls: it spins");
+}
+
+#[test]
+fn a_waker_ends_the_sleep_of_its_core_also_one_that_has_not_begun() {
+    let place = Place::formatted(1);
+    let (store, mut cores) = open_by_hand(&place, 1);
+    let mut core = cores.remove(0);
+    let start = Instant::now();
+    for round in 0..20 {
+        let is_done = Arc::new(AtomicBool::new(false));
+        let (waker, done) = (core.waker(), Arc::clone(&is_done));
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(round % 3 * 10));
+            done.store(true, Ordering::Release);
+            waker.wake();
+        });
+        // Nothing else gives the core work.
+        while !is_done.load(Ordering::Acquire) {
+            assert_ne!(core.turn_or_wait(Some(LONG)), Turn::Closed);
+            assert!(start.elapsed() < LONG, "round {round}: nobody woke the core");
+        }
+        other.join().unwrap();
+    }
+    let late = core.waker();
+    assert!(core.close(LONG));
+    drop(core);
+    late.wake();
+    store.close().unwrap();
 }
 
 fn thread_time() -> Duration {

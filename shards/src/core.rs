@@ -254,7 +254,7 @@ impl Core {
     fn pump(&mut self) -> Pumped {
         // Written by this core alone.
         self.handle.counters.turns.fetch_add(1, Ordering::Relaxed);
-        let mut all = Pumped::Nothing;
+        let mut all = if self.handle.take_poke() { Pumped::Something } else { Pumped::Nothing };
         let steps: [fn(&mut Self) -> usize; 4] = [
             Self::take_mail,
             |core| core.pump_shards().into(),
@@ -389,6 +389,7 @@ impl Core {
         let can_take_mail = self.can_take_mail() && !self.mailbox.is_empty();
         let can_sync = !is_syncing && self.shards.iter().any(ShardOwner::wants_sync);
         can_take_mail
+            || self.handle.is_poked()
             || can_sync
             || (has_room && (!self.held_syncs.is_empty() || self.reads.has_held()))
             || self.shards.iter().any(|shard| shard.has_work(is_syncing, has_room))

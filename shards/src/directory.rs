@@ -22,7 +22,10 @@ use crate::{
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::sync::{Arc, atomic::AtomicU64 as PlainU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64 as PlainU64},
+    task::Wake,
+};
 
 /// What is sent to a core.
 #[derive(Debug)]
@@ -101,6 +104,8 @@ pub struct CoreHandle {
     has_closed: AtomicBool,
     /// Not by mail: the mailbox may be full of what only the asking thread could take out.
     is_close_asked: AtomicBool,
+    /// Somebody wants a turn of it, whatever for.
+    is_poked: AtomicBool,
     birthplace: Birthplace,
     /// Records that it read lately; none unless the options ask for it.
     cache: Option<RecordCache>,
@@ -161,6 +166,7 @@ impl CoreHandle {
             has_closed: AtomicBool::new(false),
             is_close_asked: AtomicBool::new(false),
             cache: RecordCache::new(cache_bytes),
+            is_poked: AtomicBool::new(false),
             counters: CoreCounters::default(),
         };
         (Arc::new(handle), receiver)
@@ -286,6 +292,33 @@ impl CoreHandle {
     /// Wakes the core.
     pub fn ring(&self) {
         self.bell.ring();
+    }
+
+    /// Has the core take a turn, now or when it would next sleep: for whoever drives it, and waits for something that the
+    /// core knows nothing of.
+    pub fn poke(&self) {
+        // Release: what was done before is seen by who takes the turn. Visible before the bell, which fences.
+        self.is_poked.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    pub(crate) fn is_poked(&self) -> bool {
+        self.is_poked.load(Ordering::Relaxed)
+    }
+
+    /// For the core: true if somebody poked since the last time.
+    pub(crate) fn take_poke(&self) -> bool {
+        self.is_poked() && self.is_poked.swap(false, Ordering::Acquire)
+    }
+}
+
+impl Wake for CoreHandle {
+    fn wake(self: Arc<Self>) {
+        self.poke();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.poke();
     }
 }
 

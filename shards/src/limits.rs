@@ -32,7 +32,7 @@ pub const RING_BUFFERS_DEFAULT: u32 = 8;
 pub const BUFFER_WRITERS_MAX: u32 = (1 << 10) - 1;
 
 /// Bytes that the thread which drives a core reserves at once for records that it appends itself.
-pub const RUN_BYTES_MAX: u64 = 4096;
+pub const RUN_BYTES_MAX: u64 = 64 << 10;
 
 /// Most shards of a store, retired ones included.
 pub const SHARDS_MAX: u32 = 1024;

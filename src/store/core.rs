@@ -90,6 +90,14 @@ impl Core {
         self.engine.wait(limit);
     }
 
+    /// Wakes the core from any thread: a [`Core::turn_or_wait`], [`Core::wait`] or sleep on [`Core::fd`] that is under way, or
+    /// the next one, ends at once. For futures that are polled by the thread that drives the core: given this waker, they
+    /// need no bound of their own on its sleep. Outlives the core, and does nothing then.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(self.engine.handle()))
+    }
+
     /// Turns until `done` says so or the core is closed, sleeping in between; for a thread that has nothing else to
     /// do. `done` is looked at after each turn.
     pub fn run_until(&mut self, mut done: impl FnMut() -> bool) {

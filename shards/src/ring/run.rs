@@ -26,6 +26,15 @@ use crate::{
     sync::Ordering,
 };
 
+/// A run is doubled once one was filled, and from this length on once eight were: what others' reservations turn into padding
+/// is then little beside what was appended since the last time.
+const QUICKLY_GROWN_BYTES_MAX: u64 = 4096;
+const LONG_RUNS_BEFORE_GROWTH: u32 = 8;
+/// How far ahead of a short record the lines of the buffer are fetched, and up to which length. The copy of a longer one has
+/// enough stores under way by itself.
+const PREFETCH_AHEAD_BYTES: u64 = 512;
+const PREFETCHED_RECORD_BYTES_MAX: u64 = 128;
+
 /// Room that the owner has reserved.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -81,6 +90,10 @@ impl Run {
         let record = unsafe { ring.memory.slice_mut(self.memory + self.next as usize, bytes as usize) };
         let seed = ring.seed.record_seed(self.generation, byte);
         write_record(record, payload, RecordKind::DATA, RecordFlags::NONE, seed);
+        if bytes <= PREFETCHED_RECORD_BYTES_MAX {
+            ring.memory
+                .prefetch_to_write(self.memory + (self.next + PREFETCH_AHEAD_BYTES) as usize, bytes as usize);
+        }
         self.next += bytes;
         let address = Address::new(ring.geometry(), byte, self.generation, payload.len() as u64);
         Placed { address, frame: self.frame }
@@ -101,9 +114,11 @@ impl Run {
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     open: Option<Run>,
-    /// Bytes of the next: twice those of the last one that was filled; none, so that it holds one record, after one that
+    /// Bytes of the next: twice as many after some that were filled; none, so that it holds one record, after one that
     /// others reserved behind, since what was left of it became padding.
     next_bytes: u64,
+    /// Runs of that size that were filled.
+    filled: u32,
 }
 
 impl RingOwner {
@@ -125,8 +140,11 @@ impl RingOwner {
 
     #[cold]
     fn begin_run(&mut self, payload: &[u8]) -> Result<Placed, Refusal> {
-        self.end_run();
         let bytes = record_bytes(payload.len() as u64);
+        let was_full = self.runs.open.as_ref().is_some_and(|run| bytes > run.end - run.next);
+        if self.end_run() && was_full {
+            self.runs.grow(&self.ring);
+        }
         let ring = &self.ring;
         // No more than there is, so that a run seals no buffer that the record fits into.
         let room = ring.position().map_or(0, |position| {
@@ -138,13 +156,14 @@ impl RingOwner {
         let reservation = ring.reserve((wanted - RECORD_HEADER_BYTES) as usize)?;
         let mut run = Run::new(reservation, ring);
         let placed = run.put(ring, payload);
+        self.runs.next_bytes = self.runs.next_bytes.max(bytes);
         self.runs.open = Some(run);
         Ok(placed)
     }
 
-    /// Ends the run, if there is one: its frame waits for it no longer.
-    pub fn end_run(&mut self) {
-        let Some(run) = self.runs.open.take() else { return };
+    /// Ends the run, if there is one: its frame waits for it no longer. False: others reserved behind it.
+    pub fn end_run(&mut self) -> bool {
+        let Some(run) = self.runs.open.take() else { return true };
         let ring = &self.ring;
         let (state, rest) = (ring.state(run.tag), run.end - run.next);
         let is_last = run.is_last(ring);
@@ -156,13 +175,26 @@ impl RingOwner {
             }
             committed = state.commit();
         }
-        if !given_back && (rest > 0 || !is_last) {
+        let was_alone = given_back || (rest == 0 && is_last);
+        if !was_alone {
             self.runs.next_bytes = 0;
-        } else if rest == 0 {
-            self.runs.next_bytes = (2 * self.runs.next_bytes.max(run.end - run.first)).min(RUN_BYTES_MAX);
+            self.runs.filled = 0;
         }
         if committed == Committed::HandedOver || (ring.lingers && run.first == FRAME_HEADER_BYTES) {
             ring.bell.ring();
+        }
+        was_alone
+    }
+}
+
+impl Runs {
+    /// A run was filled by records of the owner alone. The next one takes a quarter of the buffer at most, so that
+    /// others find room in it.
+    fn grow(&mut self, ring: &Ring) {
+        self.filled += 1;
+        if self.next_bytes < QUICKLY_GROWN_BYTES_MAX || self.filled == LONG_RUNS_BEFORE_GROWTH {
+            let most = RUN_BYTES_MAX.min(ring.buffer_bytes / 4);
+            (self.filled, self.next_bytes) = (0, (2 * self.next_bytes).min(most));
         }
     }
 }

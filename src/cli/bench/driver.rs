@@ -4,10 +4,10 @@ use super::error::BenchError;
 use corelog::{
     AppendError, Core, DeviceCounters, FrameNumber, Reservation, Route, ShardId, Store, Ticket, Turn,
 };
-use std::time::Duration;
+use std::{task::Waker, time::Duration};
 
-/// A sleep ends after this at the latest: what wakes a future of a lane need not wake its core.
-const SLEEP_MAX: Duration = Duration::from_millis(1);
+/// A sleep of a lane whose core is the store's ends after this at the latest.
+pub const SLEEP_MAX: Duration = Duration::from_millis(1);
 
 /// What a lane appends and waits through.
 pub trait Driver {
@@ -34,6 +34,9 @@ pub trait Driver {
 
     /// The same with a bound of the caller's. Without one no timer is set, which costs time too.
     fn turn_or_sleep_for(&mut self, limit: Option<Duration>) -> Result<(), BenchError>;
+
+    /// What ends a sleep of the lane's, where that is a sleep of its core.
+    fn waker(&self) -> Option<Waker>;
 
     /// The shard that it appends to.
     fn shard(&self) -> ShardId;
@@ -135,6 +138,10 @@ impl Driver for Owned {
         }
     }
 
+    fn waker(&self) -> Option<Waker> {
+        Some(self.core.waker())
+    }
+
     fn shard(&self) -> ShardId {
         self.shard
     }
@@ -189,6 +196,10 @@ impl Driver for Hosted {
     fn turn_or_sleep_for(&mut self, limit: Option<Duration>) -> Result<(), BenchError> {
         std::thread::park_timeout(limit.unwrap_or(SLEEP_MAX));
         Ok(())
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        None
     }
 
     fn shard(&self) -> ShardId {

@@ -1,12 +1,15 @@
 //! The smallest executor: a fixed number of futures on one thread, each polled when its waker was called.
 
-use super::{driver::Driver, error::BenchError};
+use super::{
+    driver::{Driver, SLEEP_MAX},
+    error::BenchError,
+};
 use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
-    thread::Thread,
+    thread::{self, Thread},
     time::Instant,
 };
 
@@ -14,13 +17,19 @@ use std::{
 struct Ready {
     list: Mutex<Vec<usize>>,
     thread: Thread,
+    /// Of the core that the lane's thread drives, which sleeps in its stead.
+    core: Option<Waker>,
 }
 
 impl Ready {
     fn push(&self, index: usize) {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).push(index);
-        // Costs a system call only if the lane's thread is parked, which a lane with an own core never is.
-        self.thread.unpark();
+        match &self.core {
+            None => self.thread.unpark(),
+            // The lane looks at the list before its core sleeps.
+            Some(core) if thread::current().id() != self.thread.id() => core.wake_by_ref(),
+            Some(_) => {}
+        }
     }
 
     fn take(&self, into: &mut Vec<usize>) {
@@ -85,8 +94,11 @@ pub fn keep_in_flight<D: Driver, O: Operations<D>>(
     in_flight: usize,
     operations: &mut O,
 ) -> Result<(), BenchError> {
-    let ready =
-        Arc::new(Ready { list: Mutex::new(Vec::with_capacity(in_flight)), thread: std::thread::current() });
+    let ready = Arc::new(Ready {
+        list: Mutex::new(Vec::with_capacity(in_flight)),
+        thread: thread::current(),
+        core: driver.waker(),
+    });
     let wakers: Vec<Waker> = (0..in_flight)
         .map(|index| Waker::from(Arc::new(Task { index, ready: Arc::clone(&ready) })))
         .collect();
@@ -123,8 +135,9 @@ pub fn keep_in_flight<D: Driver, O: Operations<D>>(
         }
         if is_refused {
             let _is_tried_again = driver.turn()?;
-        } else if ready.is_empty() && (over || vacant.is_empty()) {
-            driver.turn_or_sleep()?;
+        } else if ready.is_empty() && vacant.len() < in_flight && (over || vacant.is_empty()) {
+            // Whatever a future of the lane waits for wakes it.
+            driver.turn_or_sleep_for(if D::DRIVES { None } else { Some(SLEEP_MAX) })?;
         }
     }
 }

@@ -9,14 +9,14 @@ use crate::{
 };
 use corelog::{
     Address, AppendError, Core, Durability, FormatOptions, FrameNumber, Opening, Options, ReadError, Reading,
-    Refused, Route, Seat, ShardId, Store, Ticket, Turn,
+    Route, Seat, ShardId, Store, Ticket, Turn,
 };
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Mutex, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Header and padding of a record, at most.
@@ -158,17 +158,16 @@ impl Writer for CorelogWriter<'_> {
         let ticket = match &mut self.core {
             None => self.store.append_to(Route::Shard(LOG), record)?,
             Some(core) => loop {
-                match self.store.try_append(Route::Local, record) {
+                match core.append(ShardId(core.id().0), record) {
                     Ok(ticket) => {
-                        if ticket.frame() != self.frame {
-                            self.frame = ticket.frame();
-                            // Whether there was anything to do does not matter here.
-                            let _progress = turn(core)?;
+                        if ticket.frame != self.frame {
+                            self.frame = ticket.frame;
+                            turn(core)?;
                         }
-                        break ticket;
+                        break self.store.ticket(ticket);
                     }
-                    Err(Refused { error: AppendError::Full { .. }, .. }) => work(core)?,
-                    Err(Refused { error, .. }) => return Err(error.into()),
+                    Err(AppendError::Full { .. }) => work(core, Some(SLEEP_MAX))?,
+                    Err(error) => return Err(error.into()),
                 }
             },
         };
@@ -179,14 +178,15 @@ impl Writer for CorelogWriter<'_> {
     fn sync(&mut self) -> Result<(), Fault> {
         let Some(last) = self.last.take() else { return Ok(()) };
         let Some(core) = &mut self.core else { return Ok(last.wait(Durability::Durable)?) };
-        let mut reached = pin!(last.reached(Durability::Durable));
-        let mut context = Context::from_waker(Waker::noop());
-        loop {
-            match reached.as_mut().poll(&mut context) {
-                Poll::Ready(result) => return Ok(result?),
-                Poll::Pending => work(core)?,
+        last.request(Durability::Durable);
+        while !last.has_reached(Durability::Durable) {
+            if let Some(failure) = self.store.shard(last.shard()).and_then(|shard| shard.failure()) {
+                return Err(failure.into());
             }
+            // What is waited for comes from this core alone, so no timer is needed.
+            work(core, None)?;
         }
+        Ok(())
     }
 }
 
@@ -197,17 +197,17 @@ impl Drop for CorelogWriter<'_> {
 }
 
 /// Lets the core do what there is, and sleep if there is nothing.
-fn work(core: &mut Core) -> Result<(), Fault> {
-    if turn(core)? == Turn::Idle {
-        core.wait(Some(SLEEP_MAX));
+fn work(core: &mut Core, limit: Option<Duration>) -> Result<(), Fault> {
+    match core.turn_or_wait(limit) {
+        Turn::Closed => Err("the core was closed".into()),
+        Turn::Progress | Turn::Idle => Ok(()),
     }
-    Ok(())
 }
 
-fn turn(core: &mut Core) -> Result<Turn, Fault> {
+fn turn(core: &mut Core) -> Result<(), Fault> {
     match core.turn() {
         Turn::Closed => Err("the core was closed".into()),
-        turn => Ok(turn),
+        Turn::Progress | Turn::Idle => Ok(()),
     }
 }
 
@@ -263,7 +263,8 @@ fn keep_in_flight(core: &mut Core, store: &Store, reads: &InFlight<'_>) -> Resul
             run.seconds = began.elapsed().as_secs_f64();
             return Ok(run);
         }
-        work(core).map_err(&of)?;
+        // All of them come from this core.
+        work(core, None).map_err(&of)?;
         is_over = began.elapsed() >= reads.time;
     }
 }
