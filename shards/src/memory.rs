@@ -14,6 +14,10 @@ use std::{fmt, ptr::NonNull, sync::Arc};
 /// Bytes of the pages that `HUGETLB` and transparent huge pages use here.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// Of the processors that lines are fetched ahead on.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+const CACHE_LINE_BYTES: usize = 64;
+
 /// What loom sees as one place. The models reserve multiples of this, so that neighbours are not taken for a race.
 #[cfg(loom)]
 pub(crate) const TRACKED_BYTES: usize = 128;
@@ -171,20 +175,25 @@ impl Region {
         unsafe { std::slice::from_raw_parts_mut(first, length) }
     }
 
-    /// Asks the processor for the lines of `offset..offset + length`, to be written soon. What is outside is left out.
+    /// Asks the processor for the line of `offset` and the next, to be written soon; for nothing outside the region.
     #[inline]
-    pub(crate) fn prefetch_to_write(&self, offset: usize, length: usize) {
+    pub(crate) fn prefetch_to_write(&self, offset: usize) {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
-        for line in (offset..(offset + length).min(self.bytes)).step_by(64) {
-            // SAFETY: `line` is inside the mapping.
-            let byte = unsafe { self.base.as_ptr().add(line) };
+        if offset < self.bytes.saturating_sub(CACHE_LINE_BYTES) {
+            // SAFETY: the line and the next are inside the mapping.
+            let byte = unsafe { self.base.as_ptr().add(offset) };
             // SAFETY: a prefetch changes no memory and no register; processors without it take it for nothing.
             unsafe {
-                std::arch::asm!("prefetchw [{0}]", in(reg) byte, options(nostack, preserves_flags, readonly));
+                std::arch::asm!(
+                    "prefetchw [{0}]",
+                    "prefetchw [{0} + 64]",
+                    in(reg) byte,
+                    options(nostack, preserves_flags, readonly)
+                );
             }
         }
         #[cfg(any(not(target_arch = "x86_64"), loom))]
-        let _nothing_to_ask = (offset, length);
+        let _nothing_to_ask = offset;
     }
 
     #[inline]

@@ -91,8 +91,7 @@ impl Run {
         let seed = ring.seed.record_seed(self.generation, byte);
         write_record(record, payload, RecordKind::DATA, RecordFlags::NONE, seed);
         if bytes <= PREFETCHED_RECORD_BYTES_MAX {
-            ring.memory
-                .prefetch_to_write(self.memory + (self.next + PREFETCH_AHEAD_BYTES) as usize, bytes as usize);
+            ring.memory.prefetch_to_write(self.memory + (self.next + PREFETCH_AHEAD_BYTES) as usize);
         }
         self.next += bytes;
         let address = Address::new(ring.geometry(), byte, self.generation, payload.len() as u64);
