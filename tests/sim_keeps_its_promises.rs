@@ -27,7 +27,7 @@ fn honest() -> Faults {
 }
 
 /// Each broke a promise once; what was wrong is said beside it.
-const STORIES: [(u64, &str); 14] = [
+const STORIES: [(u64, &str); 15] = [
     (1158, "a first extent header that was cut short kept the store from opening"),
     (1241, "a late write over the last frame of a closed store was taken for it"),
     (1650, "a cut frame came back beside the one that had replaced it in the next extent"),
@@ -53,6 +53,10 @@ const STORIES: [(u64, &str); 14] = [
     (
         71_701_102,
         "the oracle forgave half a batch for a lie, and asked for the rest once that place was written over",
+    ),
+    (
+        926_004_086,
+        "a cut was asked for the share of a batch that a misdirected write of an earlier life had cost a shard",
     ),
 ];
 

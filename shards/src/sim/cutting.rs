@@ -113,8 +113,9 @@ impl<'life> Cutter<'life> {
         };
     }
 
-    /// To be asked once all is known that the clients of this life were told.
-    pub(super) fn check(&self, directory: &Directory, oracle: &Oracle) -> Result<(), String> {
+    /// To be asked once all is known that the clients of this life were told. `has_lied`: the device did, so that shards
+    /// may have lost what earlier lives resolved.
+    pub(super) fn check(&self, directory: &Directory, oracle: &Oracle, has_lied: bool) -> Result<(), String> {
         let shares = directory.over.shares();
         // What was over before is what the device left of it.
         let is_new =
@@ -122,7 +123,8 @@ impl<'life> Cutter<'life> {
         let batches: Vec<&Over> = oracle.overs.iter().filter(is_new).collect();
         self.made.iter().try_for_each(|cut| {
             cut.check(&batches, oracle)?;
-            batches.iter().try_for_each(|batch| cut.check_batch(batch, &shares, oracle))
+            let forgives = |batch: &Over| has_lied && !directory.over.has_begun(batch.id);
+            batches.iter().try_for_each(|batch| cut.check_batch(batch, &shares, oracle, forgives(batch)))
         })
     }
 }
@@ -167,8 +169,20 @@ impl Cut {
         Ok(())
     }
 
-    /// C3: it has all of a batch or nothing.
-    fn check_batch(&self, over: &Over, resolved: &[Resolved], oracle: &Oracle) -> Result<(), String> {
+    /// C3: it has all of a batch or nothing. `forgives`: apart from what lies nowhere and nobody has yet to resolve, which
+    /// the device lost of a batch of an earlier life.
+    fn check_batch(
+        &self,
+        over: &Over,
+        resolved: &[Resolved],
+        oracle: &Oracle,
+        forgives: bool,
+    ) -> Result<(), String> {
+        let is_lost = |id: &&u64| {
+            let record = &oracle.records[**id as usize];
+            let is_placed = matches!(record.fate, Fate::Placed(_));
+            forgives && !is_placed && !resolved.iter().any(|it| (it.0, it.1) == (over.id, record.shard))
+        };
         let is_in = |id: &u64| {
             let record = &oracle.records[*id as usize];
             let frame = match record.fate {
@@ -178,11 +192,11 @@ impl Cut {
             };
             frame.is_some_and(|it| self.has_frame(record.shard, it)) || self.has_share(over.id, record.shard)
         };
+        let all = over.records.iter().filter(|id| !is_lost(id)).count();
         let within = over.records.iter().filter(|id| is_in(id)).count();
-        if within == 0 || within == over.records.len() {
+        if within == 0 || within == all {
             return Ok(());
         }
-        let all = over.records.len();
         Err(format!("C3: the cut {:?} has {within} of the {all} records of batch {:?}", self.frames, over.id))
     }
 }

@@ -142,7 +142,8 @@ pub(super) fn live(
         // Whatever is still there must not go on.
         lock(world).is_crashed = true;
     }
-    let ran = ran.and_then(|()| life.cutter.check(&directory, life.oracle));
+    let has_lied = lock(world).lies > 0;
+    let ran = ran.and_then(|()| life.cutter.check(&directory, life.oracle, has_lied));
     let Life { cores, clients, oracle, tails, mut superblock, mut grower, .. } = life;
     grower.give_up(&mut superblock);
     drop(clients);
