@@ -107,8 +107,8 @@ pub struct CoreHandle {
     /// Somebody wants a turn of it, whatever for.
     is_poked: AtomicBool,
     birthplace: Birthplace,
-    /// Records that it read lately; none unless the options ask for it.
-    cache: Option<RecordCache>,
+    /// Records that it read lately; none unless the options ask for it, and then apart, with its counters.
+    cache: Option<Box<RecordCache>>,
     /// Turns and sleeps, for figures.
     pub counters: CoreCounters,
 }
@@ -165,8 +165,8 @@ impl CoreHandle {
             is_dead: AtomicBool::new(false),
             has_closed: AtomicBool::new(false),
             is_close_asked: AtomicBool::new(false),
-            cache: RecordCache::new(cache_bytes),
             is_poked: AtomicBool::new(false),
+            cache: RecordCache::new(cache_bytes).map(Box::new),
             counters: CoreCounters::default(),
         };
         (Arc::new(handle), receiver)
@@ -206,7 +206,7 @@ impl CoreHandle {
     /// have may hold a lock of it.
     #[must_use]
     pub fn cache(&self) -> Option<&RecordCache> {
-        self.cache.as_ref().filter(|_| !self.is_dead() && !self.is_forked())
+        self.cache.as_deref().filter(|_| !self.is_dead() && !self.is_forked())
     }
 
     /// Those who wait for room in the mailbox: told whenever the core has taken mail, and when it has died.
