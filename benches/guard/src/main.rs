@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod caching;
 mod callgrind;
 mod counts;
 mod error;

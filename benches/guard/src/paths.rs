@@ -1,7 +1,10 @@
 //! The paths that are counted: each on one thread, with a device that stores nothing and a core that is turned by hand,
 //! so that every run does the same.
 
-use crate::error::GuardError;
+use crate::{
+    caching::{self, Caching},
+    error::GuardError,
+};
 use bytes::Bytes;
 use corelog_shards::{
     address::Address,
@@ -61,11 +64,12 @@ pub enum Path {
     DurableAckAlone,
     DurableAckInGroup,
     ReadHit,
+    CachedRead,
     FrameDecode,
 }
 
 impl Path {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ReserveAndCommit,
         Self::LocalAppend64,
         Self::LocalAppend1024,
@@ -74,6 +78,7 @@ impl Path {
         Self::DurableAckAlone,
         Self::DurableAckInGroup,
         Self::ReadHit,
+        Self::CachedRead,
         Self::FrameDecode,
     ];
 
@@ -88,6 +93,7 @@ impl Path {
             Self::DurableAckAlone => "durable-ack-of-1",
             Self::DurableAckInGroup => "durable-ack-of-16",
             Self::ReadHit => "read-hit-1024",
+            Self::CachedRead => "cached-read-1024",
             Self::FrameDecode => "frame-decode-of-100",
         }
     }
@@ -105,6 +111,7 @@ impl Path {
             Self::DurableAckAlone => "a record of 64 B, appended and durable, alone in its frame",
             Self::DurableAckInGroup => "the same, 16 waiting for one frame",
             Self::ReadHit => "a record of 1 KiB, read from the ring by mail",
+            Self::CachedRead => "a record of 1 KiB that the cache holds, its extent looked at",
             Self::FrameDecode => "a record of 256 B in a frame of 100, checked as recovery does",
         }
     }
@@ -117,6 +124,7 @@ impl Path {
             }
             Self::RoutedAppend | Self::DurableAckInGroup | Self::ReadHit => GROUPS * GROUP as u64,
             Self::DurableAckAlone => GROUPS,
+            Self::CachedRead => caching::READS,
             Self::FrameDecode => DECODED_RECORDS,
         }
     }
@@ -137,13 +145,16 @@ impl Path {
         if self == Self::FrameDecode {
             return of_rounds(rounds, &mut Decoding::new());
         }
+        if self == Self::CachedRead {
+            return of_rounds(rounds, &mut Caching::new());
+        }
         let mut bench = Bench::new(self)?;
         of_rounds(rounds, &mut bench)
     }
 }
 
 /// Work that is counted.
-trait Work {
+pub trait Work {
     /// Before each round, uncounted.
     fn prepare(&mut self) -> Result<(), GuardError>;
 
@@ -335,7 +346,7 @@ impl Work for Bench {
                 |bench, index, responder| Mail::Read { address: bench.held[index], responder },
                 |reply| matches!(reply, Reply::Record(Ok(payload)) if payload.len() == 1024),
             ),
-            Path::FrameDecode => Err(self.astray("it needs no core")),
+            Path::CachedRead | Path::FrameDecode => Err(self.astray("it needs no core")),
         }
     }
 }
