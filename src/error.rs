@@ -228,6 +228,12 @@ pub enum DrainError {
         /// The first of its cursors.
         name: String,
     },
+    /// Somebody empties the shard already.
+    #[error("{shard:?} is being emptied by another call")]
+    UnderWay {
+        /// The shard.
+        shard: ShardId,
+    },
     /// Waiting on a thread that drives a core would stop that core.
     #[error("this thread drives {core:?}, and draining waits for the cores; call it on another one")]
     OnCoreThread {

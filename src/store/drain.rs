@@ -13,7 +13,7 @@ use corelog_shards::{
     cleaning::RecordOwner,
     ids::ShardId,
     limits::{DRAIN_BYTES_MAX, DRAIN_RECORDS_MAX},
-    scan::Position,
+    scan::{CleaningPause, Position},
     shard_owner::{SpaceAsk, SpaceRefusal},
     watermark::Durability,
 };
@@ -58,7 +58,8 @@ impl Store {
     /// The store runs meanwhile, and what `owner` hears is what it hears of cleaning, but on this thread: a record that it
     /// has moved on from meanwhile is not wanted (false from [`RecordOwner::relocated`]), and its copy counts as dead. Of
     /// a large record the payload is empty; the address says which it is. A batch was whole in the shard, and is moved
-    /// record by record.
+    /// record by record. Cleaning ends what it has begun in the shard first, and goes on with it afterwards; held cleaning
+    /// ([`Store::hold_cleaning`]) refuses the drain then.
     ///
     /// After an error, or a crash, call it again: what was moved before is passed over, but for at most
     /// [`crate::limits::DRAIN_BYTES_MAX`] of payload and one record, whose copies come twice. A scan gives what was moved out
@@ -83,6 +84,10 @@ impl Store {
         if let Some(cursor) = self.cursors(shard).into_iter().next() {
             return Err(DrainError::Cursor { shard, name: cursor.name });
         }
+        // An owner that was told of a copy would take its original for dead, which is what a scan gives until the extent
+        // of that is free.
+        let _paused = CleaningPause::new(shared).ok_or(DrainError::UnderWay { shard })?;
+        self.ask_space(shard, SpaceAsk::EndCleaning)?.wait()?;
         let freed_before = shared.space().freed;
         let mut drained = Drained::default();
         let mut position = self.drain_from(shard, None, owner, route, &mut drained)?;

@@ -41,7 +41,7 @@ mod within;
 pub use error::{Damage, Fault, ScanPlace};
 pub use locate::{Locate, LocateStep};
 pub(crate) use pins::ScanPins;
-pub use pins::{CleaningHold, ScanPin};
+pub use pins::{CleaningHold, CleaningPause, ScanPin};
 pub use scanner::{Scanner, Step};
 
 /// Slots to read; they lie in one extent.

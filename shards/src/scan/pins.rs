@@ -24,6 +24,8 @@ struct State {
     holds: u64,
     /// How often an extent with copies was given up to be freed.
     freed: u64,
+    /// No extent is chosen: somebody empties the shard.
+    is_paused: bool,
 }
 
 /// The scans of a shard.
@@ -38,7 +40,7 @@ impl ScanPins {
     /// Extents from here on are not to be cleaned.
     pub(crate) fn first(&self) -> Option<ExtentOrdinal> {
         let state = self.state();
-        if state.holds > 0 {
+        if state.holds > 0 || state.is_paused {
             return Some(ExtentOrdinal(0));
         }
         let current = state.pins.values().filter(|(_, read)| read.elapsed() < LAPSE);
@@ -61,6 +63,11 @@ impl ScanPins {
 
     pub(crate) fn is_held(&self) -> bool {
         self.state().holds > 0
+    }
+
+    /// True while a [`CleaningPause`] lasts.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state().is_paused
     }
 
     /// How often an extent was given up since the store was opened.
@@ -98,6 +105,28 @@ impl Drop for CleaningHold {
         if self.holds {
             self.end().note_release_and_ring();
         }
+    }
+}
+
+/// Keeps cleaning from beginning with a further extent of a shard, until it is dropped: for whoever empties the shard. What
+/// is under way ends by [`crate::shard_owner::SpaceAsk::EndCleaning`].
+#[derive(Debug)]
+pub struct CleaningPause(Arc<Shard>);
+
+impl CleaningPause {
+    /// `None`: there is one already.
+    #[must_use]
+    pub fn new(shard: &Arc<Shard>) -> Option<Self> {
+        let was_paused = std::mem::replace(&mut shard.scans().state().is_paused, true);
+        (!was_paused).then(|| Self(Arc::clone(shard)))
+    }
+}
+
+impl Drop for CleaningPause {
+    fn drop(&mut self) {
+        self.0.scans().state().is_paused = false;
+        // There may be something to clean now.
+        self.0.note_release_and_ring();
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod choosing;
 mod copying;
+mod ending;
 mod reading;
 mod replaying;
 
@@ -23,6 +24,7 @@ use crate::{
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     memory::BufferPool,
     mutant::{self, Mutant},
+    requests::Responder,
     ring::group::RecordGroup,
     sync::Ordering,
 };
@@ -123,6 +125,8 @@ pub(super) struct Cleaner {
     barren_at: Option<Standing>,
     pool: Option<Arc<BufferPool>>,
     reading: Reading,
+    /// Those who wait until nothing is half cleaned.
+    ends: Vec<Responder>,
 }
 
 impl Cleaner {
@@ -140,6 +144,7 @@ impl Cleaner {
             barren_at: None,
             pool: None,
             reading: Reading::Idle,
+            ends: Vec::new(),
         }
     }
 }
@@ -162,10 +167,10 @@ impl ShardOwner {
             return false;
         }
         if self.context.cleaning.owner().is_none() {
-            return false;
+            return self.answer_ends();
         }
         self.look_at_marks();
-        let progress = self.settle_group() || self.clean_with_hope(device);
+        let progress = self.settle_group() || self.clean_with_hope(device) || self.answer_ends();
         if progress {
             self.shared.counters().clean_steps.fetch_add(1, Ordering::Relaxed);
         }

@@ -101,6 +101,9 @@ pub enum SpaceAsk {
     /// Go on in the next extent, with a checkpoint, so that all that was appended can be freed: for a retired shard. Not
     /// before the ring has left the extent given; `None`: the one that it stands in.
     Leave(Option<ExtentOrdinal>),
+    /// Wait until no extent of the shard is half cleaned, or cleaning is off: for whoever keeps it from beginning with a
+    /// further one by a [`crate::scan::CleaningPause`].
+    EndCleaning,
 }
 
 /// What came of it; all of it is durable.
@@ -136,6 +139,14 @@ pub enum SpaceRefusal {
     /// The shard takes appends, and is left to them.
     #[error("the shard is not retired")]
     NotRetired,
+    /// An extent is half cleaned, and a hold of cleaning keeps it so.
+    #[error(
+        "an extent of the shard is being cleaned, and a backup or a hold of cleaning keeps it; try again after that"
+    )]
+    CleaningHeld,
+    /// An extent is half cleaned, and cannot be read to the end.
+    #[error("an extent of the shard is being cleaned, and cannot be read; verify tells more")]
+    CleaningStopped,
     /// The store is full, its reserve too: nothing can be written that would free something.
     #[error("the store is full, and has no room for the record of it; grow it")]
     StoreFull,
@@ -313,7 +324,11 @@ impl ShardOwner {
         if self.space.requests.len() >= SPACE_REQUESTS_MAX {
             return responder.answer(Reply::Space(Err(SpaceRefusal::Busy)));
         }
-        self.space.requests.push_back(Request::Ask(ask, responder));
+        match ask {
+            // Freeing what was cleaned is a request too, and must not wait behind this one.
+            SpaceAsk::EndCleaning => self.end_cleaning_for(responder),
+            ask => self.space.requests.push_back(Request::Ask(ask, responder)),
+        }
         if self.is_closing || self.shared.health.failure().is_some() {
             self.refuse_requests();
         }
@@ -361,6 +376,7 @@ impl ShardOwner {
         let has_failed = failure.is_some();
         let why = failure.map_or(SpaceRefusal::Closed, |failure| SpaceRefusal::Failed(Box::new(failure)));
         self.refuse_all(&why);
+        self.refuse_end_of_cleaning(&why);
         self.give_up_checkpoint();
         if has_failed {
             let notes = std::mem::take(&mut self.space.notes);

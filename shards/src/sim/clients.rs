@@ -490,7 +490,7 @@ impl<'life> Client<'life> {
                 SpaceAsk::Trim { place, .. } => oracle.ask_trim(shard, *place),
                 SpaceAsk::SetCursor(cursor) => oracle.ask_cursor(shard, &cursor.name, Some(cursor.address)),
                 SpaceAsk::RemoveCursor(name) => oracle.ask_cursor(shard, name, None),
-                SpaceAsk::Checkpoint | SpaceAsk::Leave(_) => {}
+                SpaceAsk::Checkpoint | SpaceAsk::Leave(_) | SpaceAsk::EndCleaning => {}
             }
             self.doing = Doing::Asking { shard, ask, pending };
         }
@@ -531,7 +531,7 @@ impl<'life> Client<'life> {
             SpaceAsk::SetCursor(Cursor { name, .. }) | SpaceAsk::RemoveCursor(name) => {
                 oracle.cursor_moved(shard, &name);
             }
-            SpaceAsk::Checkpoint | SpaceAsk::Leave(_) => {}
+            SpaceAsk::Checkpoint | SpaceAsk::Leave(_) | SpaceAsk::EndCleaning => {}
         }
         Ok(())
     }

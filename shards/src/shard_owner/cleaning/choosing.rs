@@ -28,7 +28,11 @@ impl ShardOwner {
     }
 
     /// An extent whose cleaning an earlier open began.
-    fn unfinished(&self) -> Option<super::Move> {
+    pub(super) fn unfinished(&self) -> Option<super::Move> {
+        if self.cleaner.ends.is_empty() && self.shared.scans().is_paused() {
+            // Whoever empties the shard goes by what counted when cleaning was off.
+            return None;
+        }
         let is_possible = |it: &&super::Move| !self.cleaner.left_alone.contains(&it.origin.ordinal);
         self.space.moves.iter().find(is_possible).copied()
     }

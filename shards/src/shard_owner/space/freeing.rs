@@ -38,7 +38,7 @@ impl ShardOwner {
     }
 
     /// What is so once what was appended is durable.
-    pub(super) fn space_done(&self, freed: u64) -> SpaceDone {
+    pub(in crate::shard_owner) fn space_done(&self, freed: u64) -> SpaceDone {
         let Space { trim, live, .. } = &self.space;
         let oldest = self.space.oldest().unwrap_or(self.last_ordinal);
         SpaceDone { trim: *trim, oldest, freed, held: live.range(..trim.ordinal).count() as u64 }

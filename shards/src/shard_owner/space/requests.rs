@@ -27,6 +27,10 @@ impl ShardOwner {
             Some(Request::Ask(SpaceAsk::SetCursor(cursor), responder)) => self.take_cursor(cursor, responder),
             Some(Request::Ask(SpaceAsk::RemoveCursor(name), responder)) => self.take_removal(name, responder),
             Some(Request::Ask(SpaceAsk::Leave(from), responder)) => self.take_leave(from, responder),
+            Some(Request::Ask(SpaceAsk::EndCleaning, responder)) => {
+                self.end_cleaning_for(responder);
+                true
+            }
         }
     }
 
