@@ -10,6 +10,7 @@ pub mod core;
 pub mod cut;
 pub mod device;
 pub mod directory;
+pub mod draining;
 pub mod extents;
 pub mod failure;
 mod fork;

@@ -169,6 +169,10 @@ mutants! {
     RelocatedTwice,
     /// What is in the cache is given without a look at its extent.
     CachedPastReuse,
+    /// What is moved out of a retired shard is given up before the copies are durable.
+    DrainedBeforeDurable,
+    /// After a crash, the cleaning of an extent begins again instead of being gone on with.
+    CleaningBeginsAgain,
 }
 
 impl Mutant {

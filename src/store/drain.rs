@@ -11,6 +11,7 @@ use bytes::Bytes;
 use corelog_shards::{
     address::Address,
     cleaning::RecordOwner,
+    draining::DrainRound,
     ids::ShardId,
     limits::{DRAIN_BYTES_MAX, DRAIN_RECORDS_MAX},
     scan::{CleaningPause, Position},
@@ -45,10 +46,7 @@ struct Moving<'store> {
 }
 
 /// What was copied since the last trim.
-struct Round<'store> {
-    moving: Vec<Moving<'store>>,
-    bytes: u64,
-}
+type Round<'store> = DrainRound<Moving<'store>>;
 
 impl Store {
     /// Empties a retired shard: each record that `owner` says is wanted is appended to where `route` says, and told to
@@ -115,7 +113,7 @@ impl Store {
         drained: &mut Drained,
     ) -> Result<Option<Position>, DrainError> {
         let mut scan = self.scan_from(shard, from.map_or(ScanFrom::Oldest, ScanFrom::Position))?;
-        let mut round = Round { moving: Vec::new(), bytes: 0 };
+        let mut round = Round::default();
         let mut has_any = false;
         // Of this is only left what lies in an extent that is not done.
         let done = self.space(shard).map(|space| space.trim).unwrap_or_default();
@@ -130,7 +128,7 @@ impl Store {
             } else {
                 drained.dropped += 1;
             }
-            if round.bytes >= DRAIN_BYTES_MAX || round.moving.len() >= DRAIN_RECORDS_MAX {
+            if round.has(DRAIN_BYTES_MAX, DRAIN_RECORDS_MAX) {
                 self.end_round(&mut round, owner, drained)?;
                 if let Some(position) = scan.resume_at() {
                     self.note_drained(shard, position)?;
@@ -170,8 +168,7 @@ impl Store {
             }
         };
         let bytes = large_bytes.unwrap_or(payload.len() as u64);
-        round.bytes += bytes;
-        round.moving.push(Moving { from, payload, bytes, is_large: large_bytes.is_some(), to });
+        round.push(Moving { from, payload, bytes, is_large: large_bytes.is_some(), to }, bytes);
         Ok(())
     }
 
@@ -181,8 +178,8 @@ impl Store {
         owner: &dyn RecordOwner,
         drained: &mut Drained,
     ) -> Result<(), DrainError> {
-        for Moving { from, payload, bytes, is_large, to } in round.moving.drain(..) {
-            to.wait(Durability::Durable)?;
+        let wait = |moving: &Moving<'_>| moving.to.wait(Durability::Durable).map(|_| true);
+        while let Some(Moving { from, payload, bytes, is_large, to }) = round.settle(wait)? {
             if owner.relocated(from, to.address(), &payload) {
                 drained.moved += 1;
                 drained.moved_bytes += bytes;
@@ -194,7 +191,6 @@ impl Store {
                 let _gone_already = self.release(to.address(), payload.len());
             }
         }
-        round.bytes = 0;
         Ok(())
     }
 }

@@ -87,7 +87,24 @@ const CLEANS: u64 = 39_459 << 40;
 /// A third of the cases have cleaning. Drawn apart, so that the others are what they were before there was any.
 fn cleans(seed: u64) -> Option<Index> {
     let drawn = mix(seed.wrapping_add(CLEANS));
-    drawn.is_multiple_of(3).then(|| Index::new(!drawn.is_multiple_of(4)))
+    drawn.is_multiple_of(3).then(|| Index::new(!drawn.is_multiple_of(4), crashes_in_cleaning(seed)))
+}
+
+/// Chosen so that the seeds that tests name are cases without this.
+const DRAINS: u64 = 31_392 << 40;
+
+/// In a quarter of the cases shards are retired for good, and emptied.
+fn drains(seed: u64) -> bool {
+    mix(seed.wrapping_add(DRAINS)).is_multiple_of(4)
+}
+
+/// Likewise.
+const CRASHES_IN_CLEANING: u64 = 190 << 40;
+
+/// In half of the cases with cleaning less is released than appended, so that there is something to copy, and some crashes
+/// come while an extent is half cleaned, which chance seldom makes them.
+fn crashes_in_cleaning(seed: u64) -> bool {
+    mix(seed.wrapping_add(CRASHES_IN_CLEANING)).is_multiple_of(2)
 }
 
 struct Case {
@@ -160,6 +177,11 @@ impl Case {
                         life_seed,
                         self.oracle.index.is_some(),
                     );
+                    let course = Course {
+                        drains: drains(self.seed),
+                        crashes_in_cleaning: self.oracle.index.is_some() && crashes_in_cleaning(self.seed),
+                        ..course
+                    };
                     lock(&self.world).note(|| format!("OPEN {options:?} {course:?}"));
                     let buffer_bytes = options.buffer_bytes;
                     let grower = Grower::new(life_seed, self.grows);

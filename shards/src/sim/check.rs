@@ -137,6 +137,10 @@ pub(super) fn compare(
     }
     if !disks.iter().any(has_lie) {
         oracle.check_overs(report)?;
+        oracle.check_retired(superblock)?;
+    }
+    if view.is_honest() {
+        oracle.check_moved(&view, report)?;
     }
     Ok(())
 }

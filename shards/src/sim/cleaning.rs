@@ -14,7 +14,7 @@ use crate::{
     directory::Directory,
     format::record::record_bytes,
     geometry::Geometry,
-    ids::{FrameNumber, SlotIndex},
+    ids::{FrameNumber, ShardId, SlotIndex},
     recovery::{RecoveredShard, RecoveryReport},
     scan::{Limit, OnDamage, ScanSetup, Scanner, Start, Step, Wanted},
     sync::Mutex,
@@ -34,6 +34,8 @@ struct State {
     released: BTreeSet<u64>,
     /// What cleaning said and the oracle has not looked at.
     relocated: Vec<(u64, Address)>,
+    /// Records that a copy in another shard took the place of.
+    moved_away: BTreeSet<u64>,
 }
 
 /// Who knows what is wanted.
@@ -42,11 +44,13 @@ pub(super) struct Index {
     state: Mutex<State>,
     /// Its users append nothing that keeps an extent from being cleaned: no batches, and no records that fill a buffer.
     pub is_plain: bool,
+    /// Its users release less than they append, so that there is something to copy in what is cleaned.
+    pub is_kept: bool,
 }
 
 impl Index {
-    pub(super) fn new(is_plain: bool) -> Self {
-        Self { state: Mutex::default(), is_plain }
+    pub(super) fn new(is_plain: bool, is_kept: bool) -> Self {
+        Self { state: Mutex::default(), is_plain, is_kept }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -65,8 +69,24 @@ impl Index {
         state.at.range(from..).map(|(id, _)| *id).find(|id| !state.released.contains(id))
     }
 
-    fn is_released(&self, id: u64) -> bool {
+    pub(super) fn is_released(&self, id: u64) -> bool {
         self.state().released.contains(&id)
+    }
+
+    /// The record has a copy in another shard now. False: it is not wanted any more, or is elsewhere.
+    pub(super) fn move_away(&self, id: u64, from: Address) -> bool {
+        let mut state = self.state();
+        let moves = state.at.get(&id).is_none_or(|at| *at == from) && state.released.insert(id);
+        if moves {
+            state.moved_away.insert(id);
+        }
+        moves
+    }
+
+    /// True if the place of the record may have been trimmed.
+    pub(super) fn is_trimmed(&self, oracle: &Oracle, shard: ShardId, id: u64) -> bool {
+        let at = self.state().at.get(&id).copied();
+        at.is_some_and(|at| oracle.may_be_reclaimed(shard, at))
     }
 
     /// True if the record has to be where it was appended.
@@ -171,6 +191,13 @@ impl Oracle {
         for shard in &report.shards {
             state.at.extend(view.scan(shard).unwrap_or_default());
         }
+        // Where the crash took the copies, what they were made of is wanted again.
+        let moved = &self.drains.moved;
+        let back: Vec<u64> = state.moved_away.iter().copied().filter(|id| !moved.contains_key(id)).collect();
+        for id in back {
+            state.moved_away.remove(&id);
+            state.released.remove(&id);
+        }
         for (id, record) in self.records.iter().enumerate() {
             // What is not there was trimmed; that it may be was looked at.
             if matches!(record.fate, Fate::Placed(_)) && !state.at.contains_key(&(id as u64)) {
@@ -212,7 +239,7 @@ impl View<'_> {
     }
 
     /// What a scan of a shard gives, as far as it names itself.
-    fn scan(&self, found: &RecoveredShard) -> Result<Vec<(u64, Address)>, String> {
+    pub(super) fn scan(&self, found: &RecoveredShard) -> Result<Vec<(u64, Address)>, String> {
         let geometry = self.superblock.geometry;
         let extents = super::check::Extents(found);
         let used = found.extents.get(..found.used_extents).unwrap_or_default();

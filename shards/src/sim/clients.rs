@@ -1,7 +1,7 @@
 //! Those who use the store: each does one thing at a time, and sleeps until the store wakes it.
 
 use super::{
-    cleaning::release,
+    cleaning::{Index, release},
     device::{SharedWorld, lock},
     faults::Fault,
     image::Taint,
@@ -229,8 +229,10 @@ impl<'life> Client<'life> {
             return Ok(());
         }
         self.work_left -= 1;
-        if let Some(index) = oracle.index.clone().filter(|_| self.random.one_in(3)) {
-            for _ in 0..1 + self.random.below(8) {
+        let releases = |index: &Arc<Index>| if index.is_kept { (5, 3) } else { (3, 8) };
+        let (one_in, most) = oracle.index.as_ref().map_or((3, 8), releases);
+        if let Some(index) = oracle.index.clone().filter(|_| self.random.one_in(one_in)) {
+            for _ in 0..1 + self.random.below(most) {
                 let Some(id) = index.pick(&mut self.random) else { break };
                 let length = u64::from(oracle.records[id as usize].length);
                 release(&index, scene.directory, &oracle.geometry, id, length);

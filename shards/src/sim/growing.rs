@@ -41,9 +41,9 @@ impl Reserve {
 }
 
 /// The devices, for a growth beside running cores.
-struct Grounds<'a> {
-    world: &'a SharedWorld,
-    failures: &'a SyncFailures,
+pub(super) struct Grounds<'a> {
+    pub world: &'a SharedWorld,
+    pub failures: &'a SyncFailures,
 }
 
 impl StoreDevices for Grounds<'_> {
@@ -84,6 +84,11 @@ impl Grower {
         let left = if can_grow { random.below(3) as u32 } else { 0 };
         let (waits, pace) = (random.one_in(2), random.pick(&[1, 10, 40]));
         Self { random, growth: None, left, waits, pace }
+    }
+
+    /// Nobody else writes superblocks meanwhile.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.growth.is_some()
     }
 
     pub(super) fn can_step(&self, directory: &Directory) -> bool {

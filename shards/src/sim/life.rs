@@ -7,10 +7,11 @@ use super::{
     cutting::Cutter,
     device::{Disks, SharedWorld, lock},
     disk::Crash,
+    draining::Drainer,
     growing::Grower,
     opened::{Opened, SimCore},
     oracle::Oracle,
-    random::Random,
+    random::{Random, mix},
     retiring::Retirer,
     world::{Stopped, Submitted},
 };
@@ -21,6 +22,7 @@ use crate::{
     ids::ShardId,
     opening::{WriteSuperblockError, closing_superblock, write_superblock},
     shard::Shard,
+    shard_owner::ShardOwner,
     sync::Ordering,
 };
 use std::sync::Arc;
@@ -44,6 +46,10 @@ pub(super) struct Course {
     pub probe_one_in: u64,
     /// Of those who cut through the store and retire shards.
     pub seed: u64,
+    /// Shards are retired for good, and emptied.
+    pub drains: bool,
+    /// The life may end as soon as an extent is half cleaned.
+    pub crashes_in_cleaning: bool,
 }
 
 impl Course {
@@ -63,6 +69,8 @@ impl Course {
             weights: [random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9]), random.pick(&[1, 3, 9])],
             probe_one_in,
             seed,
+            drains: false,
+            crashes_in_cleaning: false,
         }
     }
 }
@@ -92,6 +100,8 @@ pub(super) struct Life<'life> {
     grower: Grower,
     cutter: Cutter<'life>,
     retirer: Retirer,
+    drainer: Drainer<'life>,
+    spoiler: Option<Random>,
 }
 
 #[derive(Clone, Copy)]
@@ -102,6 +112,13 @@ enum Next {
     Grower,
     Cutter,
     Retirer,
+    Drainer,
+}
+
+/// Of every other life, so that what is begun in one is ended in another. By a generator of its own.
+fn spoiler(course: &Course) -> Option<Random> {
+    let mut random = Random::new(mix(course.seed ^ 0x7370_6f69));
+    (course.crashes_in_cleaning && random.one_in(2)).then_some(random)
 }
 
 /// Runs the store until it is closed or the crash comes.
@@ -120,7 +137,7 @@ pub(super) fn live(
         .map(|index| Client::new(index, random.fork(), course.work, course.is_bulk))
         .collect();
     let scene = Scene { directory: &directory, requests: &requests, world, buffer_bytes };
-    let (tails, is_closing) = (Vec::new(), false);
+    let (tails, is_closing, store) = (Vec::new(), false, superblock.store);
     let mut life = Life {
         scene,
         cores,
@@ -136,6 +153,8 @@ pub(super) fn live(
         grower,
         cutter: Cutter::new(course.seed),
         retirer: Retirer::new(course.seed),
+        drainer: Drainer::new(course.seed, course.drains, store),
+        spoiler: spoiler(&course),
     };
     let ran = life.run();
     if ran.is_err() {
@@ -189,10 +208,15 @@ impl Life<'_> {
                 Next::Device => self.complete()?,
                 Next::Grower => self.grow()?,
                 Next::Retirer => self.retirer.step(self.scene.directory, self.scene.requests),
+                Next::Drainer => self.drain()?,
                 Next::Cutter => self.cutter.step(self.scene.directory, self.oracle),
             }
             self.look_around()?;
             if lock(self.scene.world).is_crashed {
+                return Ok(());
+            }
+            if self.is_spoiled() {
+                lock(self.scene.world).is_crashed = true;
                 return Ok(());
             }
             if self.course.closes_early && self.random.one_in(64) {
@@ -200,6 +224,13 @@ impl Life<'_> {
             }
         }
         Err(format!("I9: no end after {STEPS_MAX} steps: {}", self.waiting()))
+    }
+
+    /// The crash comes now, since an extent is half cleaned.
+    fn is_spoiled(&mut self) -> bool {
+        let Some(random) = &mut self.spoiler else { return false };
+        let mut owners = self.cores.iter().flatten().flat_map(|core| core.core.shards());
+        owners.any(ShardOwner::is_half_cleaned) && random.one_in(30)
     }
 
     fn choose(&mut self) -> Option<Next> {
@@ -239,7 +270,11 @@ impl Life<'_> {
         if self.grower.can_step(self.scene.directory) && !self.is_closing {
             choices.push((Next::Grower, 1));
         }
-        if self.retirer.can_step() && !choices.is_empty() {
+        let may_drain = self.drainer.can_step() && (self.drainer.is_at_work() || !choices.is_empty());
+        if self.course.drains && may_drain && !self.is_closing {
+            choices.push((Next::Drainer, 1));
+        }
+        if !self.course.drains && self.retirer.can_step() && !choices.is_empty() {
             choices.push((Next::Retirer, 1));
         }
         // Appends go on if they cannot.
@@ -271,6 +306,9 @@ impl Life<'_> {
             return Err(format!("I9: nobody can do anything: {}", self.waiting()));
         }
         if !self.is_closing {
+            if let Some(what) = self.drainer.waits_for() {
+                return Err(format!("I9: nobody can do anything: {what}; {}", self.waiting()));
+            }
             self.check_resolved()?;
         }
         if self.cores.iter().all(Option::is_none) {
@@ -345,6 +383,15 @@ impl Life<'_> {
         let Scene { directory, world, .. } = &self.scene;
         self.grower.step(&mut self.superblock, world, &self.sync_failures, directory, self.oracle);
         if !lock(world).is_crashed && self.random.one_in(self.course.probe_one_in) {
+            self.probe()?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<(), String> {
+        let superblock = (!self.grower.is_busy()).then_some(&mut self.superblock);
+        self.drainer.step(&self.scene, superblock, &self.sync_failures, self.oracle)?;
+        if !lock(self.scene.world).is_crashed && self.random.one_in(self.course.probe_one_in) {
             self.probe()?;
         }
         Ok(())

@@ -11,6 +11,8 @@ mod clients;
 mod cutting;
 mod device;
 mod disk;
+mod drained;
+mod draining;
 mod faults;
 mod growing;
 mod image;

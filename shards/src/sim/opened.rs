@@ -16,7 +16,10 @@ use crate::{
     device::Device,
     directory::{CoreHandle, Directory},
     failure::SyncFailures,
-    format::{checksum::StoreSeed, superblock::Superblock},
+    format::{
+        checksum::StoreSeed,
+        superblock::{ShardState, Superblock},
+    },
     ids::{CoreId, DeviceIndex, FrameNumber, ShardId},
     limits::{BUFFER_BYTES_MIN, CHECKPOINT_BYTES_MIN, IO_DEPTH_MIN, RING_BUFFERS_MIN},
     memory::{BufferPool, Placement},
@@ -163,6 +166,7 @@ pub(super) fn open(
         oracle.shards[shard].space.resume(&space);
     }
     oracle.resume_overs(&prepared.report);
+    oracle.resume_drains(&prepared.superblock);
     oracle.superblock_sequence = prepared.superblock.sequence;
     oracle.rebuild_index(&View { disks: &seen, superblock: &before }, &prepared.report);
     let cleaning = Arc::new(Cleaning::new(options.cleaning));
@@ -207,6 +211,8 @@ fn build(
     let mut shards: Vec<_> =
         parts.iter().flat_map(|part| part.core.shards().iter().map(|it| Arc::clone(it.shared()))).collect();
     shards.sort_by_key(|shard| shard.id());
+    let entries = shards.iter().zip(&prepared.superblock.shards);
+    entries.filter(|(_, it)| it.state == ShardState::Retired).for_each(|(shard, _)| shard.retire());
     let directory = Arc::new(Directory {
         layout: Arc::clone(&prepared.layout),
         extents: Arc::clone(&prepared.extents),

@@ -13,7 +13,7 @@ use crate::{
     watermark::Watermarks,
 };
 
-use super::{cleaning::Index, over::Over, space::SpaceHistory};
+use super::{cleaning::Index, drained::Drains, over::Over, space::SpaceHistory};
 use std::sync::Arc;
 
 /// Rings are far shorter.
@@ -101,6 +101,8 @@ pub(super) struct Oracle {
     pub superblock_sequence: u64,
     /// Of a case with cleaning.
     pub index: Option<Arc<Index>>,
+    /// Of a case with retired shards.
+    pub drains: Drains,
 }
 
 impl Oracle {
@@ -118,6 +120,7 @@ impl Oracle {
             owed: Vec::new(),
             superblock_sequence: 0,
             index: None,
+            drains: Drains::default(),
         }
     }
 

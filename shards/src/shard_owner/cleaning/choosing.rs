@@ -6,6 +6,7 @@ use crate::{
     format::{control::ExtentFacts, moved::MovedGroup, record::record_bytes},
     ids::{ExtentOrdinal, FrameNumber},
     limits::{CLEAN_LIVE_PERCENT_MAX, FRAME_HEADER_BYTES, MOVED_ENTRY_BYTES, RECORD_HEADER_BYTES},
+    mutant::{self, Mutant},
     shard_owner::ShardOwner,
     sync::Ordering,
 };
@@ -87,7 +88,11 @@ impl ShardOwner {
         let first = geometry.first_frame_slot(facts.extent);
         // Where the first copies are, only the chain of groups knows.
         self.shared.scans().note_copies(Some(facts.ordinal));
-        self.cleaner.task = Some(Task::resume(facts, first, known));
+        self.cleaner.task = Some(if mutant::is_active(Mutant::CleaningBeginsAgain) {
+            Task::begin(facts, first, geometry.byte_of(first), Stage::Copy)
+        } else {
+            Task::resume(facts, first, known)
+        });
         self.set_hope(true);
         true
     }

@@ -49,6 +49,12 @@ impl ShardOwner {
         }
     }
 
+    /// True if some of an extent is copied, and it is not free.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_half_cleaned(&self) -> bool {
+        !self.space.moves.is_empty()
+    }
+
     pub(in crate::shard_owner) fn refuse_end_of_cleaning(&mut self, why: &SpaceRefusal) {
         let ends = self.cleaner.ends.drain(..);
         ends.for_each(|responder| responder.answer(Reply::Space(Err(why.clone()))));
