@@ -1,20 +1,33 @@
 //! A store that every kind of append filled, all at once: what was accepted is there, before and after it is opened again;
-//! it is opened for writing although a shard has no room; and trimming gives it room again.
+//! it is opened for writing although a shard has no room; and trimming, growing, and releasing with cleaning give it room
+//! again.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
+use bytes::Bytes;
 use common::{Place, block_on, payload};
 use corelog::{
-    Address, AppendError, FormatOptions, Options, Route, ShardId, SpaceError, SpaceRefusal, Store,
+    Address, AppendError, DeviceIndex, Fill, FormatOptions, GrowBy, Options, ReadError, RecordOwner, Route,
+    ShardId, SpaceError, SpaceRefusal, Store,
 };
 use corelog_shards::limits::{
     BUFFER_BYTES_MIN, CHECKPOINT_BYTES_MIN, EXTENT_BYTES_MIN, SUPERBLOCK_AREA_BYTES,
 };
-use std::io::{IoSlice, Read};
+use std::{
+    collections::{HashMap, HashSet},
+    io::{IoSlice, Read},
+    sync::{Arc, Mutex},
+};
 
 const SHARDS: u16 = 2;
-const KINDS: u64 = 7;
+const KINDS: u64 = 8;
+/// A batch over all shards.
+const OVER: u64 = 7;
+
+const ALL: [u64; KINDS as usize] = [0, 1, 2, 3, 4, 5, 6, OVER];
+/// Those whose records can be moved one by one.
+const SINGLE: [u64; 5] = [0, 1, 2, 5, 6];
 
 /// A record that was accepted, and what it is a record of.
 struct Accepted {
@@ -79,15 +92,40 @@ fn append(store: &Store, kind: u64, index: u64) -> Result<Vec<Accepted>, AppendE
             let sent = store.send(route, bytes.into()).map_err(|refused| refused.error)?;
             one(block_on(sent).map_err(|refused| refused.error)?.address())
         }
-        _ => one(block_on(store.append_async(route, &bytes))?.address()),
+        6 => one(block_on(store.append_async(route, &bytes))?.address()),
+        _ => append_over(store, index, length / 4),
     }
 }
 
+/// Some records in each shard.
+fn append_over(store: &Store, index: u64, length: usize) -> Result<Vec<Accepted>, AppendError> {
+    let mut batch = store.batch_over()?;
+    let name = |shard: u16, part: u64| (index * 4 + part) * u64::from(SHARDS) + u64::from(shard);
+    for (shard, part) in (0..SHARDS).flat_map(|shard| (0..4).map(move |part| (shard, part))) {
+        batch.append_to(Route::Shard(ShardId(shard)), &payload(OVER, name(shard, part), length))?;
+    }
+    let ticket = batch.commit()?;
+    let of_shard = |shard: u16| {
+        let addresses = ticket.addresses(ShardId(shard)).unwrap();
+        let accepted = |(part, address): (u64, &Address)| Accepted {
+            writer: OVER,
+            index: name(shard, part),
+            length,
+            address: *address,
+            is_large: false,
+        };
+        (0..).zip(addresses).map(accepted).collect::<Vec<_>>()
+    };
+    Ok((0..SHARDS).flat_map(of_shard).collect())
+}
+
 /// A thread for each kind, until it hears that the store is full.
-fn fill(store: &Store, first: u64) -> Vec<Accepted> {
+fn fill(store: &Store, kinds: &[u64], first: u64) -> Vec<Accepted> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..KINDS)
+        let threads: Vec<_> = kinds
+            .iter()
             .map(|kind| {
+                let kind = *kind;
                 scope.spawn(move || {
                     let mut accepted = Vec::new();
                     // One shard may be full before the other.
@@ -95,8 +133,15 @@ fn fill(store: &Store, first: u64) -> Vec<Accepted> {
                     for index in first.. {
                         match append(store, kind, index) {
                             Ok(more) => accepted.extend(more),
-                            Err(AppendError::StoreFull { .. }) if refused < 8 => refused += 1,
-                            Err(AppendError::StoreFull { .. }) => return accepted,
+                            // The next open gives what was decided to the shard that had no room for it.
+                            Err(AppendError::StoreFull { .. } | AppendError::Unresolved { .. })
+                                if refused < 8 =>
+                            {
+                                refused += 1;
+                            }
+                            Err(AppendError::StoreFull { .. } | AppendError::Unresolved { .. }) => {
+                                return accepted;
+                            }
                             Err(error) => panic!("kind {kind}: {error}"),
                         }
                     }
@@ -142,7 +187,7 @@ fn what_every_kind_of_append_filled_stays_readable_and_can_be_trimmed() {
     let mut first = 0;
     for buffer_bytes in [32 << 10, 128 << 10, 32 << 10] {
         let store = open(&place, buffer_bytes);
-        let accepted = fill(&store, first);
+        let accepted = fill(&store, &ALL, first);
         for kind in 0..KINDS {
             assert!(accepted.iter().any(|it| it.writer == kind), "none of kind {kind}");
         }
@@ -162,6 +207,84 @@ fn what_every_kind_of_append_filled_stays_readable_and_can_be_trimmed() {
         first += 1;
         store.close().unwrap();
     }
+}
+
+#[test]
+fn what_every_kind_of_append_filled_can_be_grown() {
+    let place = place(40, SHARDS.into());
+    let store = open(&place, 32 << 10);
+    let accepted = fill(&store, &ALL, 0);
+    let bytes = SUPERBLOCK_AREA_BYTES + 60 * EXTENT_BYTES_MIN;
+    let by = GrowBy::Device { device: DeviceIndex(0), bytes: Some(bytes) };
+    assert_eq!(store.grow(&by, Fill::Sparse, &mut |_, _| {}).unwrap().extents, 20);
+    let more = fill(&store, &ALL, 100_000);
+    for kind in ALL {
+        assert!(more.iter().any(|it| it.writer == kind), "none of kind {kind}");
+    }
+    store.sync().unwrap();
+    check(&store, &accepted);
+    check(&store, &more);
+    store.close().unwrap();
+}
+
+/// Wants what nobody has released.
+struct Released(HashSet<Address>, Mutex<HashMap<Address, Address>>);
+
+impl RecordOwner for Released {
+    fn is_live(&self, address: Address, _payload: &[u8]) -> bool {
+        !self.0.contains(&address)
+    }
+
+    fn relocated(&self, from: Address, to: Address, _payload: &[u8]) -> bool {
+        self.1.lock().unwrap().insert(from, to);
+        true
+    }
+}
+
+impl Released {
+    /// The record that was appended at an address, wherever it is by now.
+    fn read(&self, store: &Store, mut address: Address) -> Bytes {
+        loop {
+            match store.read(address) {
+                Ok(found) => return found,
+                Err(ReadError::Reclaimed { .. }) => address = self.1.lock().unwrap()[&address],
+                Err(error) => panic!("{address}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_single_appends_of_every_kind_filled_can_be_released_and_cleaned() {
+    let place = place(40, SHARDS.into());
+    let store = open(&place, 32 << 10);
+    let mut accepted = fill(&store, &SINGLE, 0);
+    store.sync().unwrap();
+    // Two of three, all over the store.
+    let is_kept = |it: &Accepted| it.index.is_multiple_of(3);
+    let released: HashSet<Address> = accepted.iter().filter(|it| !is_kept(it)).map(|it| it.address).collect();
+    for it in accepted.iter().filter(|it| !is_kept(it)) {
+        store.release(it.address, it.length).unwrap();
+    }
+    let owner = Arc::new(Released(released, Mutex::default()));
+    store.clean_with(Arc::clone(&owner) as Arc<dyn RecordOwner>).unwrap();
+    let mut more = Vec::new();
+    for index in 0..40 {
+        for kind in SINGLE {
+            more.extend(append(&store, kind, 100_000 + index).unwrap());
+        }
+    }
+    store.sync().unwrap();
+    accepted.retain(is_kept);
+    accepted.extend(more);
+    assert!(!owner.1.lock().unwrap().is_empty(), "nothing was cleaned");
+    for Accepted { writer, index, length, address, .. } in accepted {
+        assert!(
+            owner.read(&store, address) == payload(writer, index, length),
+            "record {index} of kind {writer}"
+        );
+    }
+    store.close().unwrap();
 }
 
 /// Three shards on seven extents: the reserve is one extent, and the shards that find it taken are opened without room.
