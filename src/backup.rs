@@ -9,9 +9,11 @@ use crate::{
     store::{LargeWriter, Store},
 };
 use corelog_shards::{
+    device::file::FileError,
     format::checksum::crc32c,
     ids::{ShardId, StoreId},
     limits::{BUFFER_BYTES_MAX, SHARDS_MAX},
+    memory::MemoryError,
     watermark::Durability,
 };
 use serde::Serialize;
@@ -98,6 +100,15 @@ pub enum RestoreError {
     /// What was appended could not be made durable.
     #[error(transparent)]
     Flush(#[from] WaitError),
+    /// That all of it is there could not be written.
+    #[error(transparent)]
+    Superblock(#[from] FileError),
+    /// No memory to write that from.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The store was closed meanwhile.
+    #[error("the store is closed")]
+    Closed,
     /// The backup could not be read.
     #[error("reading the backup failed: {0}")]
     Input(io::Error),
@@ -239,7 +250,9 @@ impl<R: Read> Backup<R> {
     }
 
     /// Appends every record to the shard that it was in, checks that all are there and as they were, and makes them
-    /// durable. The store has at least as many shards, and buffers for the longest record.
+    /// durable. The store has at least as many shards, and buffers for the longest record. If it was made for this
+    /// ([`crate::FormatOptions::restoring`]), it opens as any other once this returned: one that a crash or an error left half
+    /// restored is [`crate::OpenError::HalfRestored`].
     pub fn restore(mut self, store: &Store) -> Result<BackupReport, RestoreError> {
         let (needed, found) = (self.head.shards, store.shards().len() as u32);
         if found < needed {
@@ -267,6 +280,7 @@ impl<R: Read> Backup<R> {
                 }
                 END if payload.len() == END_BYTES && payload == tally.end() => {
                     store.sync()?;
+                    store.end_restore()?;
                     return Ok(tally.report);
                 }
                 _ => return Err(RestoreError::Damaged { records: tally.report.records }),

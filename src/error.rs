@@ -47,6 +47,39 @@ pub enum FormatError {
     Random(std::io::Error),
 }
 
+/// A store that was not opened, and not made either.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenOrFormatError {
+    /// There was none, and it could not be made.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// It is there, or was made, and cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Why cleaning was not turned on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CleanError {
+    /// It is on, with the owner that was given first.
+    #[error("cleaning is on already")]
+    AlreadyOn,
+    /// Nothing would be left to clean beside what the shards cannot do without.
+    #[error(
+        "a store of {extents} extents cannot be cleaned with {shards} shards: it takes {needed}; grow it"
+    )]
+    TooFewExtents {
+        /// Of the store.
+        extents: u32,
+        /// Its shards, retired ones included.
+        shards: u32,
+        /// The fewest that do.
+        needed: u32,
+    },
+}
+
 /// Why nothing was trimmed, or no cursor set, or no checkpoint written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -301,6 +334,12 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong.
         error: SuperblockChoiceError,
+    },
+    /// A backup was being restored to the store, and not all of it is there.
+    #[error("{}: a restore into this store did not come to its end; restore the backup again, replacing it", path.display())]
+    HalfRestored {
+        /// The store's first device.
+        path: PathBuf,
     },
     /// The store has a feature that a writer must know.
     #[error(transparent)]

@@ -68,7 +68,9 @@ impl Inspection {
 
     fn look<P: AsRef<Path>>(paths: &[P], options: &Options) -> Result<Self, OpenError> {
         let devices = opening::open_devices(paths, options, Access::Inspect)?;
-        let Found { superblock, devices, bad_copies } = superblocks::read(devices)?;
+        let found = superblocks::read(devices)?;
+        found.check_whole(options)?;
+        let Found { superblock, devices, bad_copies } = found;
         let mut report = opening::recover(&superblock, &devices, options)?;
         report.bad_superblock_copies = bad_copies;
         let extents = extent_table(&layout_of(&superblock), &report);

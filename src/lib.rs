@@ -58,8 +58,8 @@ pub use corelog_shards::{
 pub use corelog_tuning::probe::Warning;
 pub use cut::{Cut, HeldCleaning};
 pub use error::{
-    AppendError, CloseError, DrainError, FormatError, GeometryProblem, GrowError, OpenError, Refused,
-    RetireError, SpaceError, WaitError,
+    AppendError, CleanError, CloseError, DrainError, FormatError, GeometryProblem, GrowError, OpenError,
+    OpenOrFormatError, Refused, RetireError, SpaceError, WaitError,
 };
 pub use inspect::{Finding, FindingPlace, Inspection, InspectionScan, VerifyReport};
 pub use large::{LargeReadError, LargeReader};
@@ -79,3 +79,8 @@ pub use store::{
     Opening, OverBatch, OverTicket, Reservation, Room, Seat, Store, format,
 };
 pub use ticket::{Reached, Ticket, TicketId};
+
+/// Its example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -141,6 +141,10 @@ pub struct FormatOptions {
     pub replace: bool,
     /// Accept a file system that puts the page cache in between.
     pub allow_buffered: bool,
+    /// Mark the store as one that a backup is being restored to: it opens with [`Options::restoring`] only, until
+    /// [`crate::Backup::restore`] has brought it to its end.
+    #[serde(skip)]
+    pub restoring: bool,
 }
 
 impl Default for FormatOptions {
@@ -153,6 +157,7 @@ impl Default for FormatOptions {
             fill: Fill::default(),
             replace: false,
             allow_buffered: false,
+            restoring: false,
         }
     }
 }
@@ -296,6 +301,9 @@ pub struct Options {
     pub verify_on_open: bool,
     /// Open a damaged store: cut off, and list, what opening would fail for.
     pub salvage: bool,
+    /// Open a store that a backup is being restored to, or was when that ended early ([`FormatOptions::restoring`]).
+    #[serde(skip)]
+    pub restoring: bool,
 }
 
 impl Default for Options {
@@ -326,6 +334,7 @@ impl Default for Options {
             allow_buffered: false,
             verify_on_open: false,
             salvage: false,
+            restoring: false,
         }
     }
 }
@@ -395,6 +404,8 @@ impl Options {
         verify_on_open: bool => verify_on_open;
         /// Opens a damaged store, or not.
         salvage: bool => salvage;
+        /// Opens a store that a backup is being restored to, or not.
+        restoring: bool => restoring;
     }
 
     /// Checks the options against a store's geometry.

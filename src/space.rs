@@ -1,7 +1,7 @@
 //! Space that comes back: trimming, named cursors, checkpoints on request.
 
 use crate::{
-    error::SpaceError,
+    error::{CleanError, SpaceError},
     store::{
         Store,
         block::{Pause, Sleeper},
@@ -17,6 +17,7 @@ use corelog_shards::{
     },
     ids::ShardId,
     limits::RECORD_PAYLOAD_BYTES_MAX,
+    opening::extents_to_clean,
     requests::{Pending, Reply},
     scan::Position,
     shard::ShardSpace,
@@ -155,7 +156,8 @@ impl Store {
 
     /// Turns cleaning on: when free extents become few, the cores copy what is wanted of the emptiest extents to the end of
     /// their logs, and free those. `owner` says what is wanted, and hears where it is ([`RecordOwner`]); call this
-    /// once it can, which for an index in memory is after a scan. False: it is on already.
+    /// once it can, which for an index in memory is after a scan. It is refused where the store has too few extents for its
+    /// shards to be cleaned: grow it first.
     ///
     /// What is appended while cleaning has yet to make room waits as it does for a full ring; `StoreFull` is the answer
     /// only if nothing can be won. Extents that hold parts of large records, or of batches that did not fit a buffer,
@@ -165,12 +167,19 @@ impl Store {
     /// versions in the records, and keeps the record of a deletion alive for as long as an older one may be in the log.
     /// A scan gives each record once, also while it is moved; one that goes on from a stored position may give some of
     /// the moved ones again. An address that was moved away from is `Reclaimed` once its extent is freed.
-    pub fn clean_with(&self, owner: Arc<dyn RecordOwner>) -> bool {
-        let is_on = self.cleaning().turn_on(owner);
+    pub fn clean_with(&self, owner: Arc<dyn RecordOwner>) -> Result<(), CleanError> {
+        let (extents, shards) = (self.directory().extents.len(), self.shards().len() as u32);
+        let needed = extents_to_clean(shards);
+        if extents < needed {
+            return Err(CleanError::TooFewExtents { extents, shards, needed });
+        }
+        if !self.cleaning().turn_on(owner) {
+            return Err(CleanError::AlreadyOn);
+        }
         // What found the store full so far may wait from now on.
         self.shards().iter().for_each(|shard| shard.hope_again());
         self.directory().cores.iter().for_each(|core| core.ring());
-        is_on
+        Ok(())
     }
 
     pub(crate) fn place_of(&self, shard: ShardId, address: Address) -> Result<LogPlace, SpaceError> {

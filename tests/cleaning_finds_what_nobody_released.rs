@@ -48,7 +48,7 @@ fn a_store_full_of_what_nobody_released_has_room_again() {
     let store = Store::open(&place.path, &options()).unwrap();
     let index = Arc::new(Index::of(&store, KEYS));
     assert!(store.append_to(Route::Shard(ShardId(0)), &[0; VALUE]).is_err(), "it is full");
-    assert!(store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>));
+    store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>).unwrap();
     let mut random = Random(9);
     for _ in 0..2 * EXTENTS * EXTENT / RECORD {
         write(&store, &index, random.below(KEYS), false);

@@ -7,7 +7,7 @@ mod common;
 mod overwrites;
 
 use common::Place;
-use corelog::{FormatOptions, Options, RecordOwner, Store};
+use corelog::{CleanError, FormatOptions, Options, RecordOwner, Store};
 use corelog_shards::limits::SUPERBLOCK_AREA_BYTES;
 use overwrites::{Index, RECORD, Random, check_values, try_write};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn overwrite(extents: u64, shards: u32) {
     // It is opened again now and then: what is known of extents goes with each open.
     for open in 0..4 {
         let store = Store::open(&place.path, &options(shards)).unwrap();
-        assert!(store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>));
+        store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>).unwrap();
         for count in 0..5 * extents * EXTENT / RECORD {
             let key = if open == 0 && count < keys { count } else { random.below(keys) };
             if let Err(error) = try_write(&store, &index, key, false) {
@@ -44,6 +44,24 @@ fn overwrite(extents: u64, shards: u32) {
             }
         }
         check_values(&store, &index);
+    }
+}
+
+/// With fewer extents there is nothing left to clean, and whoever asks for it hears that.
+#[test]
+fn stores_of_too_few_extents_say_so() {
+    for (shards, extents, needed) in [(1, 3, 4), (2, 4, 5), (3, 6, 7), (4, 9, 10)] {
+        let sized = |extents| {
+            let format = FormatOptions::sized(SUPERBLOCK_AREA_BYTES + u64::from(extents) * EXTENT);
+            Place::with(&format.shards(shards).extent_bytes(EXTENT).sparse())
+        };
+        let clean = |place: &Place| {
+            let store = Store::open(&place.path, &options(shards)).unwrap();
+            store.clean_with(Arc::new(Index::new(1)) as Arc<dyn RecordOwner>)
+        };
+        let refused = CleanError::TooFewExtents { extents, shards, needed };
+        assert_eq!(clean(&sized(extents)), Err(refused));
+        assert_eq!(clean(&sized(needed)), Ok(()));
     }
 }
 

@@ -264,8 +264,9 @@ fn run(case: &Case) {
     let place = case.place();
     let index = Arc::new(Index::new(case.keys()));
     let store = Store::open(&place.path, &case.options()).unwrap();
-    assert!(store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>));
-    assert!(!store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>), "one owner is enough");
+    store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>).unwrap();
+    let again = store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>);
+    assert_eq!(again, Err(corelog::CleanError::AlreadyOn), "one owner is enough");
     (0..case.keys()).for_each(|key| {
         overwrites::write(&store, &index, key, false);
     });
@@ -305,7 +306,7 @@ fn run(case: &Case) {
         assert_eq!(newest, version, "key {key}");
         *again.entry(key as u64).lock().unwrap() = Entry { version, address: Some(address) };
     }
-    assert!(store.clean_with(Arc::clone(&again) as Arc<dyn RecordOwner>));
+    store.clean_with(Arc::clone(&again) as Arc<dyn RecordOwner>).unwrap();
     let _waits = overwrite(&store, &again, case, case.overwrites / 2, 2);
     check_values(&store, &again);
     store.shards().iter().for_each(|shard| store.flush(shard.id(), Durability::Durable).unwrap());

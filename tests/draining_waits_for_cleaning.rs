@@ -60,7 +60,7 @@ fn what_was_copied_within_the_shard_is_not_lost() {
     let (index, held) = (Index::new(KEYS), Mutex::default());
     let holding = Arc::new(Holding { index, store: Mutex::new(Some(store.clone())), held });
     let mut random = Random(5);
-    assert!(store.clean_with(Arc::clone(&holding) as Arc<dyn RecordOwner>));
+    store.clean_with(Arc::clone(&holding) as Arc<dyn RecordOwner>).unwrap();
     (1..KEYS).step_by(2).for_each(|key| _ = write(&store, &holding.index, key, false));
     while holding.held.lock().unwrap().is_none() {
         write(&store, &holding.index, 1 + 2 * random.below(KEYS / 2), true);

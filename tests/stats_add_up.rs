@@ -61,7 +61,7 @@ fn what_cleaning_reads_and_writes_is_counted_apart() {
     let options = common::options(SHARDS).buffer_bytes(32 << 10).checkpoint_bytes(512 << 10);
     let store = Store::open(&place.path, &options).unwrap();
     let index = Arc::new(Index::new(20_000));
-    store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>);
+    store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>).unwrap();
     let mut random = Random(7);
     let writes: u64 = 100_000;
     for write in 0..writes {
@@ -106,7 +106,7 @@ fn cleaning_asks_for_what_it_needs_to_be_durable() {
     let place = Place::with(&FormatOptions::sized(33 << 20).shards(SHARDS).extent_bytes(512 << 10).sparse());
     let store = Store::open(&place.path, &common::options(SHARDS).buffer_bytes(32 << 10)).unwrap();
     let index = Arc::new(Index::new(10_000));
-    store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>);
+    store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>).unwrap();
     for write in 0..60_000 {
         overwrites::write(&store, &index, write % 10_000, false);
     }

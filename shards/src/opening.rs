@@ -10,11 +10,11 @@ use crate::{
     failure::SyncFailures,
     format::{
         extent_header::{ExtentHeader, ExtentState},
-        superblock::{ShardEntry, ShardState, Superblock},
+        superblock::{Features, ShardEntry, ShardState, Superblock},
     },
     ids::{DeviceIndex, ExtentOrdinal, Generation, ShardId, SlotIndex, Term},
     layout::{Layout, RegionRun},
-    limits::{EXTENTS_PER_SHARD_MIN, RESERVE_PER_SHARD, RESERVE_SHARE, SHARDS_MAX},
+    limits::{EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, RESERVE_PER_SHARD, RESERVE_SHARE, SHARDS_MAX},
     memory::{MemoryError, PooledBuffer, RegionSlice},
     mutant::{self, Mutant},
     nearness::Nearness,
@@ -213,6 +213,18 @@ pub fn closing_superblock(
     Some(Superblock { sequence, clean: true, written_unix_ns: unix_ns, shards, ..opened.clone() })
 }
 
+/// The fewest extents that a store of so many shards can be cleaned with: beside the reserve, the extent that each shard
+/// writes to, and the spare one of each other shard, one has to be left that can be emptied.
+#[must_use]
+pub fn extents_to_clean(shards: u32) -> u32 {
+    let others = 2 * (u64::from(shards.max(1)) - 1);
+    let does = |extents: &u32| {
+        let reserve = reserve_of(shards.max(1), *extents);
+        reserve > 0 && u64::from(*extents) > reserve + 1 + others
+    };
+    (1..EXTENTS_MAX).find(does).unwrap_or(EXTENTS_MAX)
+}
+
 /// What the superblock says once a shard is retired. `None`: there is no such shard.
 #[must_use]
 pub fn retiring_superblock(current: &Superblock, shard: ShardId, unix_ns: u64) -> Option<Superblock> {
@@ -220,6 +232,15 @@ pub fn retiring_superblock(current: &Superblock, shard: ShardId, unix_ns: u64) -
     shards.get_mut(usize::from(shard.0))?.state = ShardState::Retired;
     let sequence = current.sequence + 1;
     Some(Superblock { sequence, written_unix_ns: unix_ns, shards, ..current.clone() })
+}
+
+/// What the superblock says once all of a backup is in the store.
+#[must_use]
+pub fn restored_superblock(current: &Superblock, unix_ns: u64) -> Superblock {
+    let mut features = current.features;
+    features.incompatible &= !Features::RESTORING.incompatible;
+    let sequence = current.sequence + 1;
+    Superblock { sequence, written_unix_ns: unix_ns, features, ..current.clone() }
 }
 
 /// Where the slots of a store are.

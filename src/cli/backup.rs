@@ -42,7 +42,8 @@ fn copy(store: &Store, args: &Backup) -> Result<BackupReport, Failure> {
     Ok(report)
 }
 
-/// Makes a store, and fills it. It has its name once it is whole; nothing that could be taken for it is left otherwise.
+/// Makes a store, and fills it. A new file has its name once it is whole, and what takes the place of another store says
+/// until then that it is not; nothing that could be taken for it is left otherwise.
 pub fn restore(args: &Restore) -> Result<(), Failure> {
     let file = File::open(&args.backup).map_err(|error| of_file(&args.backup, &error))?;
     let backup = corelog::Backup::open(BufReader::with_capacity(PIECE_BYTES, file)).map_err(of_restore)?;
@@ -56,6 +57,7 @@ pub fn restore(args: &Restore) -> Result<(), Failure> {
         fill: if args.sparse { Fill::Sparse } else { Fill::Zeros },
         replace: args.force,
         allow_buffered: args.device.allow_buffered,
+        restoring: true,
     };
     let places: Vec<&Path> = targets.iter().map(|target| target.place.as_path()).collect();
     corelog::format(&places, &format, &mut |_, _| {})?;
@@ -82,7 +84,7 @@ fn fill(
     let buffer = (head.extent_bytes - head.slot_bytes).min(BUFFER_BYTES_MAX);
     let buffer = buffer - buffer % head.slot_bytes;
     let run = RunOptions { cores: None, profile: None, sync: None, device: args.device.clone() };
-    let options = setup::options(&run)?.buffer_bytes(buffer).buffers(RING_BUFFERS_MIN);
+    let options = setup::options(&run)?.buffer_bytes(buffer).buffers(RING_BUFFERS_MIN).restoring(true);
     let store = Store::open_all(places, &options)?;
     setup::announce(&store);
     let restored = backup.restore(&store);

@@ -133,6 +133,7 @@ impl From<OpenError> for Failure {
             OpenError::Superblock { error: SuperblockChoiceError::NewerVersion { .. }, .. } => {
                 failure.and("use a later version of the program")
             }
+            OpenError::HalfRestored { .. } => failure.and("corelog restore --force does that"),
             _ => failure,
         }
     }

@@ -27,6 +27,8 @@ struct Report {
     extent_bytes: u64,
     /// What the extents hold.
     bytes: u64,
+    /// Fewer extents cannot be cleaned.
+    extents_to_clean: u32,
     sparse: bool,
     seconds: f64,
 }
@@ -51,6 +53,7 @@ pub fn run(args: &Format) -> Result<(), Failure> {
         slot_bytes: options.slot_bytes,
         extent_bytes: options.extent_bytes,
         bytes: made.bytes,
+        extents_to_clean: made.extents_to_clean,
         sparse: args.sparse,
         seconds: start.elapsed().as_secs_f64(),
     };
@@ -71,6 +74,7 @@ pub fn options(args: &Format) -> FormatOptions {
         fill: if args.sparse { Fill::Sparse } else { Fill::Zeros },
         replace: args.force,
         allow_buffered: args.device.allow_buffered,
+        restoring: false,
     }
 }
 
@@ -101,6 +105,10 @@ fn for_person(report: &Report) -> Facts {
         .fact("room", bytes(report.bytes))
         .fact("filled", if report.sparse { "no (sparse)" } else { "with zeros" })
         .fact("took", duration(std::time::Duration::from_secs_f64(report.seconds)));
+    if report.extents < report.extents_to_clean {
+        let needed = count(report.extents_to_clean.into());
+        facts.fact("cleaning", format!("not with so few extents, only trimming: it takes {needed}"));
+    }
     facts
 }
 

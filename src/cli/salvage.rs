@@ -89,6 +89,7 @@ fn format_options(args: &Salvage, damaged: &corelog::Salvage) -> FormatOptions {
         fill: if args.sparse { Fill::Sparse } else { Fill::Zeros },
         replace: args.force,
         allow_buffered: args.device.allow_buffered,
+        restoring: false,
     }
 }
 

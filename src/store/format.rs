@@ -2,16 +2,17 @@
 
 use super::{opening::DeviceFiles, superblocks::unix_ns};
 use crate::{
-    error::FormatError,
-    options::{FormatOptions, OptionError},
+    Store,
+    error::{FormatError, OpenOrFormatError},
+    options::{FormatOptions, OptionError, Options},
 };
 use corelog_shards::{
-    device::file::{CreateOptions, DeviceFile, FileError},
+    device::file::{CreateError, CreateOptions, DeviceFile, FileError},
     format::superblock::{DeviceEntry, Features, RegionEntry, ShardEntry, Superblock},
     geometry::Geometry,
     ids::{DeviceIndex, ExtentIndex, StoreId, Term},
     limits::{EXTENTS_MAX, LOCK_WAIT_MS_MAX, SHARDS_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES},
-    opening::{WriteSuperblockError, write_superblock},
+    opening::{WriteSuperblockError, extents_to_clean, write_superblock},
 };
 use corelog_tuning::topology::Topology;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -27,6 +28,8 @@ pub struct Formatted {
     pub extents: u32,
     /// Bytes that the extents hold, over all devices.
     pub bytes: u64,
+    /// Fewer extents than this and the store cannot be cleaned ([`Store::clean_with`]), only trimmed.
+    pub extents_to_clean: u32,
 }
 
 /// Makes a store on one device (file or block device) or several. `progress` hears the bytes filled and the bytes to
@@ -86,7 +89,7 @@ fn make<P: AsRef<Path>>(
         store,
         sequence: 0,
         term: Term(0),
-        features: Features::default(),
+        features: if options.restoring { Features::RESTORING } else { Features::default() },
         geometry,
         clean: true,
         device: DeviceIndex(0),
@@ -105,7 +108,7 @@ fn make<P: AsRef<Path>>(
         device.sync_all()?;
     }
     let bytes = u64::from(extents) * options.extent_bytes;
-    Ok(Formatted { store, shards, extents, bytes })
+    Ok(Formatted { store, shards, extents, bytes, extents_to_clean: extents_to_clean(shards) })
 }
 
 fn lay_out(
@@ -152,6 +155,23 @@ pub(super) fn random_uuid() -> Result<[u8; 16], std::io::Error> {
         done += rustix::rand::getrandom(&mut bytes[done..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(bytes)
+}
+
+impl Store {
+    /// Opens a store on one device, and makes it first if there is none. What is there and is no store stays, and is an
+    /// error: a format that was cut short leaves such a file.
+    pub fn open_or_format(
+        path: impl AsRef<Path>,
+        format: &FormatOptions,
+        options: &Options,
+    ) -> Result<Self, OpenOrFormatError> {
+        let format = FormatOptions { replace: false, ..format.clone() };
+        match Self::format(&[path.as_ref()], &format) {
+            Ok(_) | Err(FormatError::Device(CreateError::Exists { .. } | CreateError::Occupied { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self::open(path, options)?)
+    }
 }
 
 impl From<WriteSuperblockError<FileError>> for FormatError {

@@ -15,6 +15,7 @@ mod local;
 mod near;
 pub(crate) mod opening;
 mod over;
+mod restore;
 mod retire;
 mod routed;
 mod seat;

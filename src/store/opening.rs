@@ -75,7 +75,9 @@ pub(crate) fn open<P: AsRef<Path>>(
     places: &[CorePlace],
 ) -> Result<Opened, OpenError> {
     let devices = open_devices(paths, options, Access::ReadWrite)?;
-    let Found { superblock, devices, bad_copies } = superblocks::read(devices)?;
+    let found = superblocks::read(devices)?;
+    found.check_whole(options)?;
+    let Found { superblock, devices, bad_copies } = found;
     options.check(&superblock.geometry)?;
     superblock.check_writable()?;
     let buffer_bytes = options.buffer_bytes_in(&superblock.geometry);

@@ -1,6 +1,9 @@
 //! Reading and writing the superblock copies of a store's devices.
 
-use crate::error::{GeometryProblem, OpenError};
+use crate::{
+    error::{GeometryProblem, OpenError},
+    options::Options,
+};
 use corelog_shards::{
     device::file::{DeviceFile, FileError},
     format::superblock::{COPY_OFFSETS, Chosen, Superblock, SuperblockChoiceError, SuperblockError, choose},
@@ -97,6 +100,18 @@ fn in_order(superblock: Superblock, chosen_of: Vec<(Arc<DeviceFile>, Chosen)>) -
             Err(OpenError::Geometry { path: first.path().to_owned(), problem })
         }
         _ => Ok(Found { superblock, devices, bad_copies }),
+    }
+}
+
+impl Found {
+    /// Refuses a store that a restore was cut short in, unless that is what is asked for.
+    pub(crate) fn check_whole(&self, options: &Options) -> Result<(), OpenError> {
+        match self.devices.first() {
+            Some(first) if self.superblock.is_restoring() && !options.restoring => {
+                Err(OpenError::HalfRestored { path: first.path().to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

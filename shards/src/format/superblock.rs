@@ -53,7 +53,10 @@ pub struct Features {
 
 impl Features {
     /// What this program knows.
-    pub const KNOWN: Self = Self { compatible: 0, read_only_compatible: 0, incompatible: 0 };
+    pub const KNOWN: Self =
+        Self { compatible: 0, read_only_compatible: 0, incompatible: Self::RESTORING.incompatible };
+    /// A backup is being restored to the store: it is not whole.
+    pub const RESTORING: Self = Self { compatible: 0, read_only_compatible: 0, incompatible: 1 };
 }
 
 /// A device of the store.
@@ -212,6 +215,12 @@ impl Superblock {
         let within = slot.0 - first.0;
         let slots = u64::from(region.extent_count) * self.geometry.slots_per_extent();
         (within < slots).then(|| (region.device, region.device_offset + within * self.geometry.slot_bytes()))
+    }
+
+    /// True until all of a backup is in the store.
+    #[must_use]
+    pub const fn is_restoring(&self) -> bool {
+        self.features.incompatible & Features::RESTORING.incompatible != 0
     }
 
     /// The two places of each device that this sequence is written to.

@@ -2,8 +2,8 @@
 
 use crate::cli::{exit::Exit, failure::Failure};
 use corelog::{
-    Address, AppendError, CloseError, FormatError, OpenError, ReadError, ShardFailure, ShardId, SpaceError,
-    WaitError,
+    Address, AppendError, CleanError, CloseError, FormatError, OpenError, ReadError, ShardFailure, ShardId,
+    SpaceError, WaitError,
 };
 use std::{io, path::PathBuf};
 
@@ -21,6 +21,8 @@ pub enum BenchError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Space(#[from] SpaceError),
+    #[error(transparent)]
+    Clean(#[from] CleanError),
     #[error(transparent)]
     Shard(#[from] ShardFailure),
     #[error(transparent)]

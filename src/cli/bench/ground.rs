@@ -73,7 +73,7 @@ impl Ground {
         rustix::fs::renameat_with(rustix::fs::CWD, &fresh, rustix::fs::CWD, &path, flags)
             .map_err(|errno| host(errno.into()))?;
         let making = started.elapsed();
-        let Formatted { store: id, shards, extents, bytes: room } = made;
+        let Formatted { store: id, shards, extents, bytes: room, .. } = made;
         let extent_bytes = room / u64::from(extents);
         Ok(Self { id, shards, extent_bytes, room, making, keep: args.keep, path })
     }

@@ -92,7 +92,7 @@ pub fn run(args: &Bench, ground: &Ground, session: &Session, report: &mut Report
     let keys = ground.room / 100 * u64::from(told.live) / stride / lanes;
     let index = Arc::new(Index::new(session.lanes(), keys));
     let values = index.keys() as u64 * lanes;
-    session.store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>);
+    session.store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>)?;
 
     let forever = |records| Limits { time: Duration::MAX, records };
     let overwrite = |limits, choice| -> Result<(Vec<LaneRun>, Duration), BenchError> {
