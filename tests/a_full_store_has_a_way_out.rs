@@ -121,7 +121,9 @@ fn append_over(store: &Store, index: u64, length: usize) -> Result<Vec<Accepted>
 
 /// A thread for each kind, until it hears that the store is full.
 fn fill(store: &Store, kinds: &[u64], first: u64) -> Vec<Accepted> {
-    std::thread::scope(|scope| {
+    // A batch over shards waits for the device, and meanwhile the others may have filled the store.
+    let over = kinds.contains(&OVER).then(|| append(store, OVER, first).unwrap());
+    let accepted = std::thread::scope(|scope| {
         let threads: Vec<_> = kinds
             .iter()
             .map(|kind| {
@@ -130,7 +132,7 @@ fn fill(store: &Store, kinds: &[u64], first: u64) -> Vec<Accepted> {
                     let mut accepted = Vec::new();
                     // One shard may be full before the other.
                     let mut refused = 0;
-                    for index in first.. {
+                    for index in first + 1.. {
                         match append(store, kind, index) {
                             Ok(more) => accepted.extend(more),
                             // The next open gives what was decided to the shard that had no room for it.
@@ -149,8 +151,9 @@ fn fill(store: &Store, kinds: &[u64], first: u64) -> Vec<Accepted> {
                 })
             })
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    })
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    over.into_iter().flatten().chain(accepted).collect()
 }
 
 fn check(store: &Store, accepted: &[Accepted]) {
