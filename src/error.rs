@@ -218,6 +218,12 @@ pub enum RetireError {
         /// The shard.
         shard: ShardId,
     },
+    /// It takes no appends anyway: see [`crate::Store::cold_shard_of`].
+    #[error("{shard:?} is a cold shard, which takes no appends; retire the one that it belongs to")]
+    Cold {
+        /// The shard.
+        shard: ShardId,
+    },
     /// A growth that is under way may wait for the core of this thread.
     #[error("this thread drives {core:?}, and retiring waits for others; call it on another one")]
     OnCoreThread {
@@ -250,6 +256,12 @@ pub enum DrainError {
     /// It takes appends: what is moved would come again.
     #[error("{shard:?} takes appends; retire it first")]
     NotRetired {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// What cleaning copies goes there: see [`crate::Store::cold_shard_of`].
+    #[error("{shard:?} is a cold shard, which only cleaning empties; release what is in it")]
+    Cold {
         /// The shard.
         shard: ShardId,
     },

@@ -277,6 +277,11 @@ pub struct Options {
     /// Memory that each core may keep records in that were read, so that reading them again asks neither the device nor
     /// another thread; in bytes, everything counted. 0: none.
     pub cache_bytes: u64,
+    /// What cleaning copies goes to cold shards, apart from what is appended: each shard gets one at the open, if the store
+    /// has [`corelog_shards::limits::COLD_EXTENTS_MIN`] extents for each. A cold shard costs the memory of a ring and takes
+    /// no appends; once made it stays. Where some records are written over far more often than others, cleaning copies
+    /// much less; [`crate::Store::cold_shard_of`] says what it means for who scans single shards.
+    pub cold_shards: bool,
     /// Messages that a core's mailbox holds.
     pub mailbox: u32,
     /// Device operations that a core keeps in flight.
@@ -324,6 +329,7 @@ impl Default for Options {
             clean_low_percent: CLEAN_LOW_PERCENT_DEFAULT,
             clean_high_percent: CLEAN_HIGH_PERCENT_DEFAULT,
             cache_bytes: 0,
+            cold_shards: false,
             mailbox: MAILBOX_MESSAGES_DEFAULT,
             io_depth: IO_DEPTH_DEFAULT,
             backend: Backend::default(),
@@ -384,6 +390,8 @@ impl Options {
         clean_high_percent: u32 => clean_high_percent;
         /// Sets the memory of each core's cache of records, in bytes; 0 is none.
         cache_bytes: u64 => cache_bytes;
+        /// Copies what is cleaned to cold shards, or not.
+        cold_shards: bool => cold_shards;
         /// Sets the mailbox size, in messages.
         mailbox: u32 => mailbox;
         /// Sets the device operations in flight of a core.

@@ -12,6 +12,7 @@ use crate::{
 use bytes::Bytes;
 use corelog_shards::{
     directory::Mail,
+    format::moved::Origin,
     ids::{FrameNumber, ShardId},
     limits::{MAILBOX_TRIES_MAX, SCAN_CHUNK_BYTES, SCAN_READ_AHEAD},
     reads::ReadError,
@@ -161,6 +162,11 @@ impl Scan {
         self
     }
 
+    /// What its shard has still, and counts as gone for it.
+    fn given_up(&self) -> Option<Origin> {
+        self.pin.as_ref().and_then(ScanPin::given_up)
+    }
+
     /// How far the scan may go now.
     fn limit(&self) -> Limit {
         let written = Limit::written(&self.shard);
@@ -265,7 +271,7 @@ impl Scan {
         }
         let limit = self.limit();
         let (directory, shard) = (Arc::clone(self.store.directory()), Arc::clone(&self.shard));
-        let extents = LiveExtents { directory: &directory, shard: &shard };
+        let extents = LiveExtents { directory: &directory, shard: &shard, given_up: self.given_up() };
         let geometry = *directory.layout.geometry();
         let start = match self.from {
             ScanFrom::Oldest => Start::Oldest,
@@ -294,8 +300,9 @@ impl Scan {
             wanted: Wanted::Data,
             on_damage: self.on_damage,
         };
-        let extents = LiveExtents { directory, shard: &self.shard };
-        self.pin = Some(ScanPin::new(&self.shard));
+        let pin = ScanPin::new(&self.shard);
+        let extents = LiveExtents { directory, shard: &self.shard, given_up: pin.given_up() };
+        self.pin = Some(pin);
         let mut scanner = Scanner::new(setup, start, limit, &extents);
         // Not before it knows where to begin: what was cleaned away by then is written behind.
         scanner.set_limit(self.limit());
@@ -305,7 +312,7 @@ impl Scan {
     fn poll_locate(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ScanError>> {
         let directory = Arc::clone(self.store.directory());
         let shard = Arc::clone(&self.shard);
-        let extents = LiveExtents { directory: &directory, shard: &shard };
+        let extents = LiveExtents { directory: &directory, shard: &shard, given_up: self.given_up() };
         loop {
             let Phase::Locate(locate) = &mut self.phase else { return Poll::Ready(Ok(())) };
             if self.reads.is_empty() {
@@ -338,7 +345,7 @@ impl Scan {
     ) -> Poll<Result<Option<Result<Record, ScanError>>, ScanError>> {
         let directory = Arc::clone(self.store.directory());
         let shard = Arc::clone(&self.shard);
-        let extents = LiveExtents { directory: &directory, shard: &shard };
+        let extents = LiveExtents { directory: &directory, shard: &shard, given_up: self.given_up() };
         loop {
             let depth = self.read_ahead;
             while self.reads.len() < depth {

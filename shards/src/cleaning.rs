@@ -76,6 +76,13 @@ impl VictimPolicy for CleaningPolicy {
     }
 }
 
+impl CleaningPolicy {
+    /// True if its scores compare extents of two shards: those of the oldest first do not.
+    pub(crate) const fn is_by_worth(self) -> bool {
+        !matches!(self, Self::Fifo)
+    }
+}
+
 /// When to clean, and what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleaningOptions {

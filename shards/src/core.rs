@@ -17,7 +17,7 @@ use crate::{
     reads::{ReadContext, Reads},
     requests::{Reply, Responder},
     shard::ShardRefusal,
-    shard_owner::ShardOwner,
+    shard_owner::{ShardOwner, pair_up},
     token::{LocalShard, Purpose},
 };
 use bytes::Bytes;
@@ -137,7 +137,8 @@ impl Core {
     /// A core that is not yet part of a store; see [`Core::join`].
     #[must_use]
     pub fn new(setup: CoreSetup) -> Self {
-        let CoreSetup { mut device, handle, mailbox, shards, small_reads, large_reads } = setup;
+        let CoreSetup { mut device, handle, mailbox, mut shards, small_reads, large_reads } = setup;
+        pair_up(&mut shards);
         device.register(small_reads.region());
         device.register(large_reads.region());
         for owner in &shards {

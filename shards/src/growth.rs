@@ -230,7 +230,8 @@ impl Growth {
         }
         // In this order: who claims an extent finds its slots.
         let is_laid_out = layout.add(self.run);
-        extents.set_reserve(reserve_of(self.superblock.shards.len() as u32, layout.extents()));
+        let states: Vec<_> = self.superblock.shards.iter().map(|shard| shard.state).collect();
+        extents.set_reserve(reserve_of(&states, layout.extents()));
         let is_counted = extents.grow(self.run.extents);
         debug_assert!(is_laid_out && is_counted, "{:?} has no room in memory", self.run);
     }

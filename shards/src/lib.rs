@@ -7,6 +7,7 @@ pub mod address;
 pub mod cache;
 pub mod cleaning;
 pub mod core;
+mod crossing;
 pub mod cut;
 pub mod device;
 pub mod directory;

@@ -173,6 +173,12 @@ mutants! {
     DrainedBeforeDurable,
     /// After a crash, the cleaning of an extent begins again instead of being gone on with.
     CleaningBeginsAgain,
+    /// An extent is freed once its own shard is durable, though its copies are in a cold shard that is not.
+    ColdNotDurable,
+    /// An extent whose copying was begun is copied anew: nobody looks into the cold shard.
+    ColdShardForgotten,
+    /// The checkpoint of a cold shard leaves out how far the copying of another shard's extent has come.
+    CrossingUnsaid,
 }
 
 impl Mutant {

@@ -76,6 +76,8 @@ pub fn null_core(options: NullOptions, ring: RingOptions) -> Result<(Core, Arc<S
         quiet: None,
         discard: false,
         cleaning: Arc::default(),
+        cold_of: None,
+        to_cold: false,
         linger: None,
     };
     let mut device: Box<dyn Device> = Box::new(NullDevice::new(options).map_err(NullCoreError::Device)?);

@@ -48,6 +48,8 @@ pub trait StoreDevices: Sync {
 pub struct HowToOpen {
     /// Shards to have at least, as far as there is room; those that the store has stay.
     pub shards_min: u32,
+    /// A cold shard for each shard that has none, if it takes appends and the store has so many extents for each.
+    pub cold_from: Option<u32>,
     /// Bytes of a ring buffer: what a shard needs room for to go on where it stopped.
     pub buffer_bytes: u64,
     /// Ring buffers x bytes of a buffer.
@@ -130,14 +132,15 @@ pub fn prepare<D: StoreDevices>(
     }
     let layout = Arc::new(layout_of(&superblock));
     let extents = Arc::new(extent_table(&layout, &report));
-    let shards = shard_count(&superblock, &report, &how, &extents);
-    extents.set_reserve(reserve_of(shards, extents.len()));
+    let states = shard_states(&superblock, &report, &how, &extents);
+    let shards = states.len() as u32;
+    extents.set_reserve(reserve_of(&states, extents.len()));
     let resumes = (0..shards)
         .map(|shard| resume_with_room(&report, ShardId(shard as u16), &how, shards, &layout, &extents));
     let mut resumes: Vec<ShardResume> = resumes.collect();
     let is_salvage = how.recovery.salvage;
     batches::resolve(&superblock, devices, &mut report, &mut resumes, is_salvage)?;
-    let superblock = next_superblock(superblock, &report, &how, shards);
+    let superblock = next_superblock(superblock, &report, &how, &states);
     write_superblock(&superblock, devices)?;
     let left = resumes.iter().flat_map(|it| it.space.unresolved.iter().map(|left| (it.shard, left)));
     let noted = report.shards.iter().map(|shard| shard.space.over.len()).max().unwrap_or_default();
@@ -189,9 +192,12 @@ pub(crate) fn write_superblock_to<D: StoreDevices>(
     devices.sync(device).map_err(WriteSuperblockError::Device)
 }
 
-/// Free extents that ordinary appends do not get, in a store of so many shards and extents.
-pub(crate) fn reserve_of(shards: u32, extents: u32) -> u64 {
-    (u64::from(shards) * RESERVE_PER_SHARD).min(u64::from(extents) / RESERVE_SHARE)
+/// Free extents that ordinary appends do not get, in a store of such shards and so many extents. A cold shard counts
+/// twice: what is copied from the other shard and what is copied within may take one each.
+pub(crate) fn reserve_of(shards: &[ShardState], extents: u32) -> u64 {
+    let cold = shards.iter().filter(|state| state.cold_of().is_some()).count();
+    let wanted = (shards.len() + cold) as u64 * RESERVE_PER_SHARD;
+    wanted.min(u64::from(extents) / RESERVE_SHARE)
 }
 
 /// What the superblock says after a clean close. `None`: a shard has no clean end, so the next open recovers.
@@ -351,17 +357,18 @@ fn free_orphans<D: StoreDevices>(
     Ok(())
 }
 
-/// A store without room for a further shard keeps those that it has. What these need themselves comes first: a crash
+/// What each shard is from now on. A store without room for a further shard keeps those that it has. What these need themselves comes first: a crash
 /// right after a superblock that added shards leaves shards that have no extent yet.
-fn shard_count(
+fn shard_states(
     superblock: &Superblock,
     report: &RecoveryReport,
     how: &HowToOpen,
     extents: &ExtentTable,
-) -> u32 {
-    let present = superblock.shards.len() as u32;
-    let retired = superblock.shards.iter().filter(|shard| shard.state == ShardState::Retired).count() as u32;
-    let wanted = how.shards_min.min(SHARDS_MAX - retired).saturating_sub(present - retired);
+) -> Vec<ShardState> {
+    let mut states: Vec<_> = superblock.shards.iter().map(|shard| shard.state).collect();
+    let present = states.len() as u32;
+    let active = states.iter().filter(|state| **state == ShardState::Active).count() as u32;
+    let wanted = how.shards_min.saturating_sub(active).min(SHARDS_MAX - present);
     let needed = |shard: u32| {
         let resume = resume(report, ShardId(shard as u16));
         let has_room = resume.first_slot(extents.geometry(), how.buffer_bytes).is_some();
@@ -373,17 +380,36 @@ fn shard_count(
     };
     let spoken_for: u64 = (0..present).map(needed).sum();
     let affordable = extents.free_count().saturating_sub(spoken_for) / EXTENTS_PER_SHARD_MIN;
-    present + wanted.min(u32::try_from(affordable).unwrap_or(u32::MAX))
+    let affordable = usize::try_from(affordable).unwrap_or(usize::MAX);
+    states.extend(vec![ShardState::Active; affordable.min(wanted as usize)]);
+    let cold = cold_shards(&states, how, extents.len());
+    let left = affordable.saturating_sub(states.len() - present as usize);
+    // All of them or none, so that what is appended to one shard costs what it costs in another.
+    if cold.len() <= left {
+        states.extend(cold);
+    }
+    states
+}
+
+/// Those that are to be made.
+fn cold_shards(states: &[ShardState], how: &HowToOpen, extents: u32) -> Vec<ShardState> {
+    let active = states.iter().filter(|state| **state == ShardState::Active).count() as u32;
+    let is_large = how.cold_from.is_some_and(|each| extents / active.max(1) >= each);
+    let cold = (0..).map(ShardId).zip(states).filter(|(_, state)| **state == ShardState::Active);
+    let cold = cold.map(|(hot, _)| ShardState::Cold(hot)).filter(|cold| is_large && !states.contains(cold));
+    let cold: Vec<_> = cold.collect();
+    if cold.len() + states.len() > SHARDS_MAX as usize { Vec::new() } else { cold }
 }
 
 fn next_superblock(
     superblock: Superblock,
     report: &RecoveryReport,
     how: &HowToOpen,
-    shards: u32,
+    shards: &[ShardState],
 ) -> Superblock {
     let mut entries = report.shard_entries();
-    entries.resize(shards as usize, ShardEntry::default());
+    let added = shards.iter().skip(entries.len());
+    entries.extend(added.map(|state| ShardEntry { state: *state, ..ShardEntry::default() }));
     let raise = u64::from(!mutant::is_active(Mutant::TermNotRaised));
     Superblock {
         sequence: superblock.sequence + 1,

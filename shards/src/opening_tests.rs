@@ -65,6 +65,7 @@ fn crashed(shards: usize, extents: u32) -> (Memory, Superblock) {
 fn how(shards_min: u32) -> HowToOpen {
     HowToOpen {
         shards_min,
+        cold_from: None,
         buffer_bytes: BUFFER_BYTES_MIN,
         reach_bytes: 4 * BUFFER_BYTES_MIN,
         unix_ns: 0,

@@ -3,6 +3,7 @@
 //! What only the core that runs it may touch is in [`crate::shard_owner::ShardOwner`].
 
 use crate::{
+    crossing::Crossing,
     failure::{Health, ShardFailure},
     fork::Birthplace,
     format::{
@@ -24,7 +25,7 @@ use crossbeam_utils::CachePadded;
 use std::{
     io::IoSlice,
     ops::Range,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as PlainU64},
+    sync::{Arc, OnceLock, PoisonError, RwLock, atomic::AtomicU64 as PlainU64},
 };
 
 /// Extents that a shard has room to remember before its list grows.
@@ -93,6 +94,7 @@ pub struct ShardSpace {
 #[derive(Debug)]
 pub struct Shard {
     id: ShardId,
+    cold_of: Option<ShardId>,
     birthplace: Birthplace,
     ring: Arc<Ring>,
     submitted: CachePadded<AtomicU64>,
@@ -112,6 +114,12 @@ pub struct Shard {
     /// Batches and large records that are being written.
     pub(crate) writers: OpenWriters,
     scans: ScanPins,
+    /// What it shares with its cold shard, or with the one that it is the cold shard of.
+    crossing: OnceLock<Arc<Crossing>>,
+    /// A core asked for room in it, to copy what it cleans, and has not got it.
+    pub(crate) wants_room: AtomicBool,
+    /// The header of an extent is on its way to the device.
+    pub(crate) is_claiming: AtomicBool,
     /// Records that were released.
     pub(crate) releases: AtomicU64,
     /// The owner found nothing worth cleaning, and wants to hear of releases.
@@ -165,6 +173,7 @@ impl Shard {
         let first_frame = FrameNumber(first_frame.0.saturating_sub(off));
         Self {
             id,
+            cold_of: None,
             birthplace: Birthplace::here(),
             ring,
             submitted: CachePadded::new(AtomicU64::new(first_frame.0)),
@@ -179,6 +188,9 @@ impl Shard {
             space: RwLock::default(),
             writers: OpenWriters::default(),
             scans: ScanPins::default(),
+            crossing: OnceLock::new(),
+            wants_room: AtomicBool::new(false),
+            is_claiming: AtomicBool::new(false),
             releases: AtomicU64::new(0),
             wants_releases: AtomicBool::new(false),
             owes_look: AtomicBool::new(false),
@@ -190,6 +202,16 @@ impl Shard {
     #[must_use]
     pub const fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// The shard that it takes copies from, if it is a cold one; it takes nothing else.
+    #[must_use]
+    pub const fn cold_of(&self) -> Option<ShardId> {
+        self.cold_of
+    }
+
+    pub(crate) fn as_cold_of(self, cold_of: Option<ShardId>) -> Self {
+        Self { cold_of, ..self }
     }
 
     /// Its ring.
@@ -452,6 +474,15 @@ impl Shard {
 
     pub(crate) const fn scans(&self) -> &ScanPins {
         &self.scans
+    }
+
+    /// What it shares with its cold shard, or with the one that it is the cold shard of; `None`: there is none.
+    pub(crate) fn crossing(&self) -> Option<&Arc<Crossing>> {
+        self.crossing.get()
+    }
+
+    pub(crate) fn set_crossing(&self, crossing: &Arc<Crossing>) {
+        let _once = self.crossing.set(Arc::clone(crossing));
     }
 
     /// A record of the shard was noted as dead: an extent may be worth cleaning that was not before. True: the owner had

@@ -164,6 +164,7 @@ fn shard_report(shard: &RecoveredShard) -> ShardReport {
         state: match shard.state {
             ShardState::Active => "active",
             ShardState::Retired => "retired",
+            ShardState::Cold(_) => "cold",
         },
         extents: shard.used_extents,
         frames: shard.frames,

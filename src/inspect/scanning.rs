@@ -5,7 +5,7 @@ use crate::scan::{Record, ScanError, ScanFrom};
 use bytes::Bytes;
 use corelog_shards::{
     address::Address,
-    format::control::LogPlace,
+    format::{control::LogPlace, moved::Origin},
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId, SlotIndex},
     limits::SCAN_CHUNK_BYTES,
@@ -34,6 +34,10 @@ impl ExtentSequence for Recovered<'_> {
         let index = but_last.binary_search_by_key(&ordinal, |facts| facts.ordinal).ok()?;
         let facts = but_last.get(index)?;
         Some(facts.frames_end())
+    }
+
+    fn is_gone(&self, origin: &Origin) -> bool {
+        self.0.is_gone(origin)
     }
 
     fn ordinals(&self) -> Range<u64> {

@@ -76,6 +76,9 @@ impl Store {
         }
         let last = (self.shards().len() as u16).saturating_sub(1);
         let shared = self.shard(shard).ok_or(DrainError::NoSuchShard { shard, last })?;
+        if shared.cold_of().is_some() {
+            return Err(DrainError::Cold { shard });
+        }
         if !shared.is_retired() {
             return Err(DrainError::NotRetired { shard });
         }

@@ -84,7 +84,9 @@ struct Inner {
     /// The core whose CPU is this one, by CPU number.
     core_of_cpu: Vec<CoreId>,
     turn: AtomicU32,
-    /// Some shard is retired.
+    /// Shards that appends may be routed to.
+    takers: u32,
+    /// Some shard is retired, or the takers are not the first ones.
     has_retired: AtomicBool,
     hosting: hosting::Hosting,
 }
@@ -119,15 +121,19 @@ impl Store {
     fn assembled(assembly: Arc<Assembly>, directory: Arc<Directory>, places: &[CorePlace]) -> Self {
         let cores = directory.cores.len();
         let mut local_shards = vec![Vec::new(); cores];
-        for (shard, core) in directory.runs_on.iter().enumerate() {
-            local_shards[usize::from(core.0)].push(ShardId(shard as u16));
+        let takers = || directory.shards.iter().filter(|shard| shard.cold_of().is_none()).map(|it| it.id());
+        for shard in takers() {
+            local_shards[usize::from(directory.runs_on[usize::from(shard.0)].0)].push(shard);
         }
+        let are_first = (0..).map(ShardId).zip(takers()).all(|(place, shard)| place == shard);
         let cpus = places.iter().map(|place| place.cpu.0 as usize + 1).max().unwrap_or(1);
         let mut core_of_cpu: Vec<CoreId> = (0..cpus).map(|cpu| CoreId((cpu % cores) as u16)).collect();
         for (core, place) in places.iter().enumerate().rev() {
             core_of_cpu[place.cpu.0 as usize] = CoreId((core % cores) as u16);
         }
-        let has_retired = directory.shards.iter().any(|shard| shard.is_retired());
+        let is_retired = |shard: &Arc<Shard>| shard.is_retired() && shard.cold_of().is_none();
+        let has_retired = !are_first || directory.shards.iter().any(is_retired);
+        let takers = takers().count() as u32;
         let inner = Inner {
             assembly,
             directory,
@@ -135,6 +141,7 @@ impl Store {
             local_shards,
             core_of_cpu,
             turn: AtomicU32::new(0),
+            takers,
             has_retired: AtomicBool::new(has_retired),
             hosting: hosting::Hosting::default(),
         };
@@ -238,7 +245,7 @@ impl Store {
     /// The shard that a route leads to, now.
     #[must_use]
     pub fn route(&self, route: Route) -> ShardId {
-        let shards = self.inner.directory.shards.len() as u32;
+        let shards = self.inner.takers;
         let shard = match route {
             Route::Local => self.local_shard(),
             Route::Key(hash) => crate::router::shard_of_key(hash, shards),
@@ -365,7 +372,8 @@ impl Opening {
         let cores = options.cores.unwrap_or(default).clamp(1, CORES_MAX);
         let opened = opening::open(paths, options, cores, &places)?;
         // Never more cores than shards: a core without a shard would have nothing to do.
-        let cores = cores.min(opened.resumes.len() as u32);
+        let hot = opened.superblock.shards.iter().filter(|entry| entry.state.cold_of().is_none()).count();
+        let cores = cores.min(hot as u32);
         let assembly = Assembly::new(opened, options.clone(), cores);
         let seats = (0..cores)
             .map(|core| {

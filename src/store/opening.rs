@@ -20,7 +20,7 @@ use corelog_shards::{
     format::{checksum::StoreSeed, superblock::Superblock},
     ids::DeviceIndex,
     layout::Layout,
-    limits::{IO_DEPTH_MIN, LOCK_WAIT_MS_MAX},
+    limits::{COLD_EXTENTS_MIN, IO_DEPTH_MIN, LOCK_WAIT_MS_MAX},
     memory::RegionSlice,
     nearness::Nearness,
     open::ShardResume,
@@ -85,6 +85,7 @@ pub(crate) fn open<P: AsRef<Path>>(
     let how = HowToOpen {
         // A number of cores that was asked for gets a shard for each; a default must not change where keys are routed.
         shards_min: options.cores.map_or(0, |_asked_for| cores),
+        cold_from: options.cold_shards.then_some(COLD_EXTENTS_MIN),
         buffer_bytes,
         reach_bytes: buffer_bytes * u64::from(options.buffers),
         unix_ns: unix_ns(),

@@ -40,6 +40,9 @@ impl Store {
         if files.is_empty() || self.directory().cores.iter().any(|core| core.is_forked()) {
             return Err(RetireError::Closed);
         }
+        if shared.cold_of().is_some() {
+            return Err(RetireError::Cold { shard });
+        }
         if shared.is_retired() {
             return Ok(());
         }
@@ -68,22 +71,47 @@ impl Store {
     /// True if a shard takes no appends any more. `None`: there is no such shard.
     #[must_use]
     pub fn is_retired(&self, shard: ShardId) -> Option<bool> {
-        Some(self.shard(shard)?.is_retired())
+        self.shard(shard).map(|shard| shard.is_retired() && shard.cold_of().is_none())
+    }
+
+    /// The shard in a place among those that appends may be routed to.
+    fn taker(&self, place: u32) -> ShardId {
+        let mut takers = self.shards().iter().filter(|shard| shard.cold_of().is_none());
+        takers.nth(place as usize).map_or(ShardId::default(), |shard| shard.id())
+    }
+
+    /// The cold shard of a shard, if it has one: what cleaning copies of the shard goes there, and so does what it copies of
+    /// the cold shard itself. A cold shard is scanned, read and released as any other, takes no appends and no trims, and
+    /// is passed by by all routes; it is emptied by cleaning alone, as what is in it is released.
+    ///
+    /// **What scans give.** Records move from a shard to its cold shard only while nobody scans either of them. So who
+    /// begins the scans of both before the first of them ends gets each record once, as does [`Store::scan_all`]; and who
+    /// holds cleaning ([`Store::hold_cleaning`]) from before the first to behind the last, as a backup does. Who scans
+    /// the one after the other while cleaning is on may miss, or meet twice, what was moved between; the order of
+    /// appends is kept within each of the two. As long as somebody reads, what is cleaned stays in its shard, as it does
+    /// without cold shards.
+    #[must_use]
+    pub fn cold_shard_of(&self, shard: ShardId) -> Option<ShardId> {
+        self.shards().iter().find(|it| it.cold_of() == Some(shard)).map(|it| it.id())
     }
 
     /// Where a route leads that led to a retired shard.
     #[cold]
     pub(super) fn pass_by(&self, route: Route, shard: ShardId) -> ShardId {
+        let all = self.inner.takers;
+        // What was chosen is a place among the takers; of them all are known to the core that was asked for.
+        let shard = if route == Route::Local { shard } else { self.taker(u32::from(shard.0)) };
         let takes = |shard: &ShardId| self.shard(*shard).is_some_and(|shard| !shard.is_retired());
         if takes(&shard) {
             return shard;
         }
-        let all = self.shards().len() as u16;
-        let mut others = (1..all).map(|step| ShardId((shard.0 + step) % all));
+        let place = self.shards().iter().take(usize::from(shard.0)).filter(|it| it.cold_of().is_none()).count();
+        let mut others = (1..all).map(|step| self.taker((place as u32 + step) % all));
         let passed = match route {
             // Each key has an order of shards of its own, so that retiring one moves those keys only that led to it.
             Route::Key(hash) => (1..=TRIES)
-                .map(|again| shard_of_key(hash.wrapping_add(again.wrapping_mul(GOLDEN)), all.into()))
+                .map(|again| shard_of_key(hash.wrapping_add(again.wrapping_mul(GOLDEN)), all))
+                .map(|place| self.taker(u32::from(place.0)))
                 .find(takes)
                 .or_else(|| others.find(takes)),
             Route::Local => {

@@ -228,7 +228,11 @@ impl Assembly {
     }
 
     fn core_of(&self, shard: ShardId) -> CoreId {
-        CoreId((u32::from(shard.0) % self.cores) as u16)
+        // A cold shard runs beside the one that it belongs to; the others are dealt out by their place among themselves.
+        let shards = &self.opened.superblock.shards;
+        let hot = shards.get(usize::from(shard.0)).and_then(|entry| entry.state.cold_of()).unwrap_or(shard);
+        let before = shards.iter().take(usize::from(hot.0)).filter(|entry| entry.state.cold_of().is_none());
+        CoreId((before.count() as u32 % self.cores) as u16)
     }
 
     fn shards_of(&self, core: CoreId) -> impl Iterator<Item = ShardId> + '_ {
@@ -360,6 +364,8 @@ impl Seat {
             quiet: options.quiet,
             discard: options.discard,
             cleaning: Arc::clone(&opened.cleaning),
+            cold_of: opened.superblock.shards[usize::from(shard.0)].state.cold_of(),
+            to_cold: options.cold_shards,
             linger: options.linger,
         };
         let node = self.place.and_then(|place| place.node).map(|node| node.0);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     geometry::{Geometry, GeometryError},
-    ids::{DeviceIndex, ExtentIndex, FrameNumber, SlotIndex, StoreId, Term},
+    ids::{DeviceIndex, ExtentIndex, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits::{DEVICES_MAX, REGIONS_MAX, SHARDS_MAX, SUPERBLOCK_COPY_BYTES_MAX},
 };
 
@@ -83,19 +83,31 @@ pub struct RegionEntry {
 
 /// Whether a shard takes appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(u8)]
 pub enum ShardState {
     /// It does.
     #[default]
-    Active = 1,
+    Active,
     /// It does not; cleaning drains it.
-    Retired = 2,
+    Retired,
+    /// It takes only what cleaning copies, from the shard named and from itself.
+    Cold(ShardId),
+}
+
+impl ShardState {
+    /// The shard that it takes copies from, if it is a cold one.
+    #[must_use]
+    pub const fn cold_of(self) -> Option<ShardId> {
+        match self {
+            Self::Cold(hot) => Some(hot),
+            Self::Active | Self::Retired => None,
+        }
+    }
 }
 
 /// What is known about a shard without reading its extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ShardEntry {
-    /// Active or retired.
+    /// Active, retired or cold.
     pub state: ShardState,
     /// Frames with a lower number are durable: recovery has to find them.
     pub durable: FrameNumber,
@@ -221,6 +233,13 @@ impl Superblock {
     #[must_use]
     pub const fn is_restoring(&self) -> bool {
         self.features.incompatible & Features::RESTORING.incompatible != 0
+    }
+
+    /// The cold shard of a shard.
+    #[must_use]
+    pub fn cold_shard_of(&self, hot: ShardId) -> Option<ShardId> {
+        let place = self.shards.iter().position(|entry| entry.state == ShardState::Cold(hot))?;
+        u16::try_from(place).ok().map(ShardId)
     }
 
     /// The two places of each device that this sequence is written to.

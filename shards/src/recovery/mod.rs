@@ -82,7 +82,29 @@ pub fn recover_store<S: RecoverySource + ?Sized>(
     let shards = in_parallel(&work, options.threads, |(shard, extents)| {
         scan::recover_shard(&context, *shard, extents)
     })?;
+    let shards = without_what_counts(superblock, shards);
     Ok(report(superblock, ownership, shards))
+}
+
+/// What cleaning was copying from one shard into its cold one goes on only while the first has the extent; of one that is
+/// gone the copies count.
+fn without_what_counts(superblock: &Superblock, mut shards: Vec<RecoveredShard>) -> Vec<RecoveredShard> {
+    for index in 0..shards.len() {
+        let hot = superblock.shards.get(index).and_then(|entry| entry.state.cold_of());
+        let Some(mut moves) = shards.get_mut(index).map(|shard| std::mem::take(&mut shard.space.moves)) else {
+            continue;
+        };
+        moves.retain(|it| {
+            let of = usize::from(it.origin.shard.0);
+            let is_ours = of == index;
+            let is_there = || shards.get(of).is_some_and(|shard| shard.space.holds(&it.origin));
+            is_ours || (hot == Some(it.origin.shard) && is_there())
+        });
+        if let Some(shard) = shards.get_mut(index) {
+            shard.space.moves = moves;
+        }
+    }
+    shards
 }
 
 fn report(superblock: &Superblock, mut ownership: Ownership, shards: Vec<RecoveredShard>) -> RecoveryReport {

@@ -2,7 +2,10 @@
 
 use crate::shard_owner::SpaceStart;
 use crate::{
-    format::superblock::{ShardEntry, ShardState},
+    format::{
+        moved::Origin,
+        superblock::{ShardEntry, ShardState},
+    },
     ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, FrameNumber, Generation, ShardId, SlotIndex, Term},
 };
 use serde::Serialize;
@@ -147,6 +150,17 @@ pub struct RecoveredShard {
 }
 
 impl RecoveredShard {
+    /// True if an extent that copies in this shard were made of is no longer what it was, so that they count.
+    #[must_use]
+    pub fn is_gone(&self, origin: &Origin) -> bool {
+        if origin.shard == self.shard {
+            return !self.extents.iter().any(|it| {
+                (it.ordinal, it.index, it.generation) == (origin.ordinal, origin.extent, origin.generation)
+            });
+        }
+        !self.space.moves.iter().any(|it| it.origin == *origin)
+    }
+
     /// What the next superblock says about the shard, once the devices were synced.
     #[must_use]
     pub const fn entry(&self) -> ShardEntry {

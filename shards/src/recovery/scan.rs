@@ -258,7 +258,7 @@ impl<'a, S: RecoverySource + ?Sized> Scan<'a, S> {
         if !gathered.is_whole {
             return Err(RecoveryError::Checkpoint { place, why: "not all of its parts are in the log" });
         }
-        let settled = gathered.settle(before, self.extents, &self.facts);
+        let settled = gathered.settle(self.shard, before, self.extents, &self.facts);
         if let Some(lost) = settled.lost {
             if !self.context.options.salvage {
                 let ExtentFacts { ordinal, extent, generation, first_frame: frame, .. } = lost;

@@ -7,7 +7,7 @@ use crate::{
         control::{Checkpoint, CheckpointPart, Control, ControlError, ExtentFacts},
         extent_header::ExtentHeader,
         frame::FrameHeader,
-        moved::{MovedGroup, Origin},
+        moved::MovedGroup,
         record::{RecordKind, records},
     },
     geometry::Geometry,
@@ -152,6 +152,7 @@ impl Gathered {
     /// What the shard's space is, by the claims that there are and the frames that were walked.
     pub(super) fn settle(
         mut self,
+        shard: ShardId,
         before: &[ExtentHeader],
         extents: &ShardExtents,
         walked: &[Option<ExtentFacts>],
@@ -184,12 +185,9 @@ impl Gathered {
         for facts in &mut settled.space.extents {
             facts.dead_bytes = self.dead.get(&facts.ordinal).copied().unwrap_or(facts.dead_bytes);
         }
-        // Of an extent that is gone, the copies count.
-        let is_there = |it: &Move| {
-            let mut extents = settled.space.extents.iter();
-            extents.any(|facts| Origin::of(it.origin.shard, facts) == it.origin)
-        };
-        settled.space.moves = self.moves.into_values().filter(is_there).collect();
+        // Whether an extent of another shard is gone, that one's log says.
+        let counts = |it: &Move| it.origin.shard == shard && !settled.space.holds(&it.origin);
+        settled.space.moves = self.moves.into_values().filter(|it| !counts(it)).collect();
         settled.space.trim = self.checkpoint.trim;
         settled.space.over = self.over;
         settled.space.cursors = self.checkpoint.cursors;

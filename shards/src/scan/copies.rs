@@ -19,8 +19,10 @@ pub(super) fn as_counted(
         if mutant::is_active(Mutant::CopyCountsEarly) {
             return true;
         }
-        // What was passed was seen as it lay there, and was the one that counted.
-        extents.is_gone(&origin) && left.get(&origin.ordinal).is_none_or(|seen| byte >= *seen)
+        // What was passed was seen as it lay there, and was the one that counted. Of another shard none was.
+        let is_own = origin.shard == frame.header.shard;
+        let left = left.get(&origin.ordinal).filter(|_| is_own);
+        extents.is_gone(&origin) && left.is_none_or(|seen| byte >= *seen)
     };
     if record.kind == RecordKind::MOVED && frame.moved_from().is_some_and(counts) {
         return ScanRecord { kind: RecordKind::DATA, ..record };

@@ -138,10 +138,15 @@ pub struct LiveExtents<'store> {
     pub directory: &'store Directory,
     /// The shard.
     pub shard: &'store Shard,
+    /// What counts as gone: [`ScanPin::given_up`].
+    pub given_up: Option<Origin>,
 }
 
 impl ExtentSequence for LiveExtents<'_> {
     fn extent_at(&self, ordinal: ExtentOrdinal) -> Option<SequencedExtent> {
+        if self.is_given_up(ordinal) {
+            return None;
+        }
         let extent = self.shard.extent_at(ordinal)?;
         let entry = self.directory.extents.get(extent)?;
         let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.shard.id();
@@ -159,6 +164,9 @@ impl ExtentSequence for LiveExtents<'_> {
     }
 
     fn is_gone(&self, origin: &Origin) -> bool {
+        if self.given_up == Some(*origin) {
+            return true;
+        }
         let entry = self.directory.extents.get(origin.extent);
         entry.is_none_or(|entry| {
             entry.usage != ExtentUse::Claimed
@@ -180,7 +188,17 @@ impl ExtentSequence for LiveExtents<'_> {
     }
 
     fn ordinal_after(&self, ordinal: ExtentOrdinal) -> Option<ExtentOrdinal> {
-        Some(self.shard.extent_from(ExtentOrdinal(ordinal.0 + 1))?.ordinal)
+        let next = self.shard.extent_from(ExtentOrdinal(ordinal.0 + 1))?.ordinal;
+        if !self.is_given_up(next) {
+            return Some(next);
+        }
+        Some(self.shard.extent_from(ExtentOrdinal(next.0 + 1))?.ordinal)
+    }
+}
+
+impl LiveExtents<'_> {
+    fn is_given_up(&self, ordinal: ExtentOrdinal) -> bool {
+        self.given_up.is_some_and(|it| it.shard == self.shard.id() && it.ordinal == ordinal)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Scans that run beside cleaning.
 //!
 //! A scan tells copies of what it has seen by the extent that they are copies of. That is enough as long as no record is
-//! moved twice while the scan runs; so extents that were written since it began are not cleaned before it ends.
+//! moved twice while the scan runs; so extents that were written since it began are not cleaned before it ends. Nor does
+//! anything move between a shard and its cold shard while either is scanned.
 
-use crate::{ids::ExtentOrdinal, limits::SCAN_PIN_MS_MAX, shard::Shard};
+use crate::{format::moved::Origin, ids::ExtentOrdinal, limits::SCAN_PIN_MS_MAX, shard::Shard};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -53,10 +54,11 @@ impl ScanPins {
         *copies = ordinal.map(|ordinal| copies.map_or(ordinal, |known| known.min(ordinal)));
     }
 
-    /// True if an extent may be freed whose copies are durable; it counts as freed from now on.
-    pub(crate) fn may_free(&self) -> bool {
+    /// True if an extent may be freed whose copies are durable; it counts as freed from now on. Not if `gives_up` says
+    /// no, which is asked last.
+    pub(crate) fn may_free(&self, gives_up: impl FnOnce() -> bool) -> bool {
         let mut state = self.state();
-        let is_free = state.holds == 0;
+        let is_free = state.holds == 0 && gives_up();
         state.freed += u64::from(is_free);
         is_free
     }
@@ -135,6 +137,9 @@ impl Drop for CleaningPause {
 pub struct ScanPin {
     shard: Arc<Shard>,
     key: u64,
+    /// Its mark in what a shard and its cold shard share.
+    crossing: Option<u64>,
+    given_up: Option<Origin>,
 }
 
 impl ScanPin {
@@ -147,7 +152,15 @@ impl ScanPin {
         let pin = (Self::place(shard, &state), Instant::now());
         state.pins.insert(key, pin);
         drop(state);
-        Self { shard: Arc::clone(shard), key }
+        let (crossing, given_up) = shard.crossing().map(|crossing| crossing.begin_scan()).unzip();
+        Self { shard: Arc::clone(shard), key, crossing, given_up: given_up.flatten() }
+    }
+
+    /// The extent that cleaning had given up when the scan began, and not freed: what it copied of it into another shard
+    /// counts for this scan, and the originals do not.
+    #[must_use]
+    pub const fn given_up(&self) -> Option<Origin> {
+        self.given_up
     }
 
     fn place(shard: &Shard, state: &State) -> ExtentOrdinal {
@@ -161,6 +174,9 @@ impl ScanPin {
         if let Some((_, read)) = self.shard.scans().state().pins.get_mut(&self.key) {
             *read = Instant::now();
         }
+        if let (Some(crossing), Some(key)) = (self.shard.crossing(), self.crossing) {
+            crossing.touch_scan(key);
+        }
     }
 
     /// The scan has seen all that is written.
@@ -169,6 +185,7 @@ impl ScanPin {
         let pin = (Self::place(&self.shard, &state), Instant::now());
         state.pins.insert(self.key, pin);
         drop(state);
+        self.touch();
         self.shard.note_release_and_ring();
     }
 }
@@ -176,6 +193,12 @@ impl ScanPin {
 impl Drop for ScanPin {
     fn drop(&mut self) {
         self.shard.scans().state().pins.remove(&self.key);
+        if let (Some(crossing), Some(key)) = (self.shard.crossing(), self.crossing) {
+            crossing.end_scan(key);
+            // What the scan kept from being freed wants to hear of its end, whoever of the two it was.
+            let _rung_in_any_case = self.shard.note_release();
+            return self.shard.ring().bell().ring();
+        }
         // There may be something to clean now.
         self.shard.note_release_and_ring();
     }

@@ -76,6 +76,8 @@ enum Stage {
 #[derive(Debug)]
 struct Task {
     facts: ExtentFacts,
+    /// The copies go to the cold shard.
+    crosses: bool,
     stage: Stage,
     /// The frame that is looked at, and in it the next record.
     slot: SlotIndex,
@@ -99,6 +101,8 @@ struct Task {
 /// Copies on their way to stable media.
 #[derive(Debug)]
 struct Pending {
+    /// They are in the cold shard.
+    crosses: bool,
     frame: FrameNumber,
     origin: Origin,
     group: RecordGroup,
@@ -116,6 +120,10 @@ pub(super) struct Cleaner {
     /// It found no room to go on, and none to take.
     is_blocked: bool,
     task: Option<Task>,
+    /// All of it is copied to the cold shard; a scan keeps it from being freed.
+    parked: Option<Task>,
+    /// The other one of the two is at work.
+    awaits_mate: bool,
     pending: VecDeque<Pending>,
     /// Of the extents that this open has seen all of: those that it wrote, and those that it surveyed.
     contents: BTreeMap<ExtentOrdinal, Contents>,
@@ -138,6 +146,8 @@ impl Cleaner {
             is_hopeful: true,
             is_blocked: false,
             task: None,
+            parked: None,
+            awaits_mate: false,
             pending: VecDeque::new(),
             contents: BTreeMap::new(),
             left_alone: BTreeSet::new(),
@@ -156,6 +166,7 @@ struct Standing {
     last: ExtentOrdinal,
     durable: FrameNumber,
     has_free: bool,
+    uncounted: Option<ExtentOrdinal>,
 }
 
 impl ShardOwner {
@@ -164,6 +175,7 @@ impl ShardOwner {
         if self.is_closing {
             // What came to be owed after the close would give others hope for ever.
             self.settle_owed_look();
+            self.tell_mate();
             return false;
         }
         if self.context.cleaning.owner().is_none() {
@@ -171,6 +183,7 @@ impl ShardOwner {
         }
         self.look_at_marks();
         let progress = self.settle_group() || self.clean_with_hope(device) || self.answer_ends();
+        self.tell_mate();
         if progress {
             self.shared.counters().clean_steps.fetch_add(1, Ordering::Relaxed);
         }
@@ -200,9 +213,22 @@ impl ShardOwner {
         }
     }
 
+    /// The other one of the two may go on while this one does not.
+    fn tell_mate(&self) {
+        let Some(mate) = &self.mate else { return };
+        let is_busy = self.cleaner.task.is_some() && self.cleaner.is_hopeful && !self.is_closing;
+        mate.crossing.note_busy(mate.side, is_busy);
+        if self.is_closing {
+            mate.crossing.note_barren(mate.side);
+        }
+    }
+
     fn clean(&mut self, device: &mut dyn Device) -> bool {
         let Some(task) = &self.cleaner.task else { return self.begin_cleaning() };
         let ordinal = task.facts.ordinal;
+        if task.crosses && task.stage != Stage::Free && self.target(true).failure().is_some() {
+            return self.leave_alone("its cold shard failed");
+        }
         match task.stage {
             Stage::Free if self.shared.extent_at(ordinal).is_none() => self.end_freeing(),
             // Trimmed: what was copied stays, and counts from now on.
@@ -219,14 +245,15 @@ impl ShardOwner {
         if self.context.cleaning.owner().is_none() || self.is_closing {
             return false;
         }
-        let durable = self.shared.durable.reached();
-        let is_settled = self.cleaner.pending.front().is_some_and(|group| group.frame < durable);
+        let is_settled = self.cleaner.pending.front().is_some_and(|group| self.is_durable(group));
         let task_stage = self.cleaner.task.as_ref().map(|task| task.stage);
         let is_unblocked = self.cleaner.is_blocked && self.context.extents.free_count() > 0;
         let is_let_go = task_stage == Some(Stage::Settle)
             && self.cleaner.pending.is_empty()
             && !self.shared.scans().is_held();
-        is_settled || is_unblocked || is_let_go || (self.cleaner.task.is_none() && self.may_begin())
+        let is_its_turn = !self.cleaner.awaits_mate || !self.is_mate_busy();
+        let begins = || self.cleaner.task.is_none() && is_its_turn && self.may_begin();
+        is_settled || is_unblocked || is_let_go || begins()
     }
 
     /// A frame was submitted that begins the extent, or goes on in one that this open began.
@@ -245,10 +272,16 @@ impl ShardOwner {
 
     // ---- the end of an extent -------------------------------------------------------------------------------------
 
+    fn is_durable(&self, group: &Pending) -> bool {
+        if group.crosses && mutant::is_active(Mutant::ColdNotDurable) {
+            return true;
+        }
+        group.frame < self.target(group.crosses).durable.reached()
+    }
+
     /// The owner of the records hears of the copies that are durable by now, one group in a step.
     fn settle_group(&mut self) -> bool {
-        let durable = self.shared.durable.reached();
-        if self.cleaner.pending.front().is_none_or(|group| group.frame >= durable) {
+        if !self.cleaner.pending.front().is_some_and(|group| self.is_durable(group)) {
             return false;
         }
         let Some(settled) = self.cleaner.pending.pop_front() else { return false };
@@ -278,7 +311,14 @@ impl ShardOwner {
             return false;
         }
         self.shared.wants_releases.store(true, Ordering::Release);
-        if !self.shared.scans().may_free() {
+        let Some(task) = &self.cleaner.task else { return false };
+        if !self.gives_up(self.origin(&task.facts), task.crosses) {
+            if task.crosses && self.cleaner.parked.is_none() && !self.shared.scans().is_held() {
+                // What else there is goes where it would without a cold shard, as long as somebody reads.
+                self.cleaner.parked = self.cleaner.task.take();
+                self.cleaner.barren_at = None;
+                return true;
+            }
             // Who waits for room is not to wait for that.
             self.set_hope(false);
             return false;
@@ -312,6 +352,11 @@ impl ShardOwner {
     fn end_task(&mut self) -> bool {
         if let Some(task) = self.cleaner.task.take() {
             self.cleaner.contents.remove(&task.facts.ordinal);
+            if task.crosses && let Some(cold) = self.cold() {
+                cold.crossing.end_giving_up(&self.origin(&task.facts));
+                // It may have something to clean now that the copies count.
+                cold.shard.note_release_and_ring();
+            }
         }
         if self.space.moves.is_empty() {
             self.shared.scans().note_copies(None);
@@ -355,6 +400,7 @@ impl Task {
     fn begin(facts: ExtentFacts, first: SlotIndex, from: u64, stage: Stage) -> Self {
         Self {
             facts,
+            crosses: false,
             stage,
             slot: first,
             offset: 0,

@@ -27,9 +27,11 @@ impl ShardOwner {
             self.offer(claim);
             return true;
         }
+        self.space.wants_room |= self.shared.wants_room.load(Ordering::Acquire);
         let takes_reserve = self.context.extents.free_for_appends() == 0;
         if takes_reserve && (!self.space.wants_room || self.context.extents.free_count() == 0) {
             self.space.is_stuck = std::mem::take(&mut self.space.wants_room);
+            self.shared.wants_room.store(false, Ordering::Release);
             if !std::mem::replace(&mut self.is_hungry, true) && self.context.cleaning.owner().is_some() {
                 // A shard of another core may have something to clean, and sleeps.
                 self.space.tell_all();
@@ -148,6 +150,7 @@ impl ShardOwner {
         self.shared.counters().device_bytes.fetch_add(geometry.slot_bytes(), Ordering::Relaxed);
         let slot = geometry.header_slot(claim.extent);
         self.next_extent = NextExtent::Writing(claim, self.failures_at(slot));
+        self.shared.is_claiming.store(true, Ordering::Release);
         if mutant::is_active(Mutant::ExtentBeforeHeader) {
             self.shared.push_extent(ordinal, claim.extent);
             self.offer(claim);
@@ -167,6 +170,7 @@ impl ShardOwner {
         else {
             return;
         };
+        self.shared.is_claiming.store(false, Ordering::Release);
         let slot = self.context.layout.geometry().header_slot(claim.extent);
         match completion.result {
             Ok(bytes) if bytes == completion.operation.transfer_bytes() => {
@@ -190,6 +194,7 @@ impl ShardOwner {
     pub(super) fn offer(&mut self, claim: Claim) {
         self.ring.offer_spare(claim);
         self.space.wants_room = false;
+        self.shared.wants_room.store(false, Ordering::Release);
         self.is_hungry = false;
         self.settle_starvation();
         self.recycle_written();

@@ -5,6 +5,7 @@
 
 mod cleaning;
 mod completion;
+mod crossing;
 mod durability;
 mod ending;
 mod extents;
@@ -13,6 +14,8 @@ mod sealing;
 mod space;
 mod submission;
 
+pub(crate) use crossing::pair_up;
+use crossing::Mate;
 pub(crate) use reading::InMemory;
 pub use space::{CheckpointPlace, Move, SealedExtent, SpaceAsk, SpaceDone, SpaceRefusal, SpaceStart};
 
@@ -95,6 +98,10 @@ pub struct ShardContext {
     pub discard: bool,
     /// Who knows what is wanted, and when to clean.
     pub cleaning: Arc<Cleaning>,
+    /// The shard is the cold one of this one, which the same core runs.
+    pub cold_of: Option<ShardId>,
+    /// What is cleaned goes to the shard's cold one, if it has one.
+    pub to_cold: bool,
     /// A part-filled frame is sealed this long after its owner first saw it. `None`: only when somebody waits.
     pub linger: Option<Duration>,
 }
@@ -161,6 +168,8 @@ pub struct ShardOwner {
     linger_since: Option<(FrameNumber, Instant)>,
     space: Space,
     cleaner: Cleaner,
+    /// Its cold shard, or the one that it is the cold shard of.
+    mate: Option<Mate>,
     /// There was no extent for it to claim.
     is_hungry: bool,
     is_closing: bool,
@@ -204,12 +213,17 @@ impl ShardOwner {
         // who appends could fill it up before the extent is freed.
         let is_short = start.is_reserve || context.extents.free_count() < context.extents.reserve();
         ring.ring().restrict(is_short);
+        if context.cold_of.is_some() {
+            // It takes what a retired one does: control records, and copies.
+            ring.ring().retire();
+        }
         let next_ordinal =
             start.extents.last().map_or(ExtentOrdinal(0), |last| ExtentOrdinal(last.ordinal.0 + 1));
         let parked_at = start.first_slot.is_none().then_some(next_ordinal);
         let end = start.first_slot.unwrap_or_else(|| end_of(&context.layout, &start));
         let shared =
-            Arc::new(Shard::new(start.shard, Arc::clone(ring.ring()), start.first_frame, end, start.extents));
+            Shard::new(start.shard, Arc::clone(ring.ring()), start.first_frame, end, start.extents);
+        let shared = Arc::new(shared.as_cold_of(context.cold_of));
         shared.is_starved.store(is_short || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));
@@ -238,6 +252,7 @@ impl ShardOwner {
             linger_since: None,
             space,
             cleaner,
+            mate: None,
             is_hungry: false,
             is_closing: false,
             woken: Vec::new(),

@@ -63,6 +63,13 @@ impl Move {
     }
 }
 
+impl SpaceStart {
+    /// True if the shard has the extent that copies were made of, as it was then.
+    pub(crate) fn holds(&self, origin: &Origin) -> bool {
+        self.extents.iter().any(|facts| Origin::of(origin.shard, facts) == *origin)
+    }
+}
+
 /// What recovery found of a shard's space, for its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpaceStart {
@@ -147,6 +154,9 @@ pub enum SpaceRefusal {
     /// An extent is half cleaned, and cannot be read to the end.
     #[error("an extent of the shard is being cleaned, and cannot be read; verify tells more")]
     CleaningStopped,
+    /// What cleaning copies goes there, and what is not wanted of it is released.
+    #[error("a cold shard is not trimmed; release what is not wanted of it, and cleaning frees it")]
+    Cold,
     /// The store is full, its reserve too: nothing can be written that would free something.
     #[error("the store is full, and has no room for the record of it; grow it")]
     StoreFull,

@@ -132,7 +132,7 @@ pub(super) fn compare(
         }
         view.check_contents(oracle, shard)?;
         if view.is_honest() {
-            view.check_scan(oracle, shard)?;
+            view.check_scan(oracle, report, shard)?;
         }
     }
     if !disks.iter().any(has_lie) {

@@ -163,8 +163,10 @@ impl Oracle {
     pub(super) fn check_relocations(&mut self) -> Result<(), String> {
         let Some(index) = &self.index else { return Ok(()) };
         for (id, to) in std::mem::take(&mut index.state().relocated) {
-            let history = &self.shards[usize::from(self.records[id as usize].shard.0)];
             let slot = to.slot(&self.geometry);
+            let claim = self.claims[self.geometry.extent_of(slot).0 as usize];
+            let home = self.records[id as usize].shard;
+            let history = &self.shards[usize::from(claim.map_or(home, |claim| claim.owner).0)];
             let holds = |frame: &&super::oracle::Frame| {
                 frame.header.is_some_and(|it| it.base_slot <= slot && slot < it.end_slot(&self.geometry))
             };
@@ -209,11 +211,21 @@ impl Oracle {
 
 impl View<'_> {
     /// M2: each record that is wanted comes once, and none comes twice.
-    pub(super) fn check_scan(&self, oracle: &Oracle, found: &RecoveredShard) -> Result<(), String> {
+    pub(super) fn check_scan(
+        &self,
+        oracle: &Oracle,
+        report: &RecoveryReport,
+        found: &RecoveredShard,
+    ) -> Result<(), String> {
         let Some(index) = &oracle.index else { return Ok(()) };
         let mut given: HashMap<u64, Address> = HashMap::new();
-        let all =
-            self.scan(found).map_err(|damage| format!("M2: a scan of {:?} ends: {damage}", found.shard))?;
+        let cold = self.superblock.cold_shard_of(found.shard);
+        let cold = cold.and_then(|cold| report.shards.get(usize::from(cold.0)));
+        let scan = |shard: &RecoveredShard| {
+            self.scan(shard).map_err(|damage| format!("M2: a scan of {:?} ends: {damage}", shard.shard))
+        };
+        let mut all = scan(found)?;
+        all.extend(cold.map(scan).transpose()?.into_iter().flatten());
         for (id, at) in all {
             if let Some(other) = given.insert(id, at) {
                 return Err(format!("M2: {:?} gives record {id} at {other:?} and at {at:?}", found.shard));

@@ -60,6 +60,16 @@ pub(super) struct Scene<'life> {
     pub buffer_bytes: u64,
 }
 
+impl<'life> Scene<'life> {
+    /// A shard that may take appends.
+    fn pick(&self, random: &mut Random) -> &'life Arc<Shard> {
+        let shards = &self.directory.shards;
+        let takers = shards.iter().filter(|shard| shard.cold_of().is_none());
+        let index = random.index(takers.clone().count());
+        takers.clone().nth(index).unwrap_or(&shards[0])
+    }
+}
+
 /// What a client is at.
 enum Doing<'life> {
     Nothing,
@@ -238,8 +248,7 @@ impl<'life> Client<'life> {
                 release(&index, scene.directory, &oracle.geometry, id, length);
             }
         }
-        let shards = &scene.directory.shards;
-        let shard: &'life Shard = &shards[self.random.index(shards.len())];
+        let shard: &'life Shard = scene.pick(&mut self.random);
         if self.is_bulk && self.random.one_in(8) {
             return match self.random.below(3) {
                 0 => self.read(scene, oracle),

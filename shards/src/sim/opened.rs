@@ -48,6 +48,8 @@ pub(super) struct Options {
     discard: bool,
     /// In a case with cleaning; in a life without it, what is under way has to be kept.
     cleans: bool,
+    /// Cold shards are made, in a store of that size, and copies go there.
+    cold_from: Option<u32>,
     cleaning: CleaningOptions,
     depth: usize,
     mailbox: usize,
@@ -61,6 +63,7 @@ impl Options {
         Self {
             cleans: !apart.one_in(5),
             cleaning: cleaning::draw(&mut apart),
+            cold_from: apart.one_in(2).then(|| apart.pick(&[2, 4])),
             cores: random.pick(&[1, 1, 2, 2, 3]),
             buffer_bytes: BUFFER_BYTES_MIN << random.pick(&[0, 0, 0, 1]),
             buffers: RING_BUFFERS_MIN << random.pick(&[0, 0, 0, 1]),
@@ -150,6 +153,7 @@ pub(super) fn open(
     let before = before.map_err(|_| Ok(Closed::Named))?;
     let how = HowToOpen {
         shards_min: options.cores,
+        cold_from: options.cold_from.filter(|_| oracle.index.is_some()),
         buffer_bytes: options.buffer_bytes,
         reach_bytes: options.buffer_bytes * u64::from(options.buffers),
         unix_ns,
@@ -217,7 +221,7 @@ fn build(
         layout: Arc::clone(&prepared.layout),
         extents: Arc::clone(&prepared.extents),
         seed: StoreSeed::new(prepared.superblock.store),
-        runs_on: (0..shards.len()).map(|shard| CoreId((shard as u32 % options.cores) as u16)).collect(),
+        runs_on: (0..shards.len()).map(|shard| core_of(&prepared.superblock, shard, options.cores)).collect(),
         shards,
         cores: parts.iter().map(|part| Arc::clone(part.core.handle())).collect(),
         over: Arc::clone(&prepared.over),
@@ -228,6 +232,12 @@ fn build(
     let cores = parts.into_iter().map(Some).collect();
     let Prepared { superblock, sync_failures, .. } = prepared;
     Ok(Opened { cores, directory, requests: Arc::default(), superblock, sync_failures })
+}
+
+/// A cold shard is run beside the one that it belongs to.
+fn core_of(superblock: &Superblock, shard: usize, cores: u32) -> CoreId {
+    let hot = superblock.shards[shard].state.cold_of().map_or(shard, |hot| usize::from(hot.0));
+    CoreId((hot as u32 % cores) as u16)
 }
 
 fn start(
@@ -257,6 +267,8 @@ fn start(
         quiet: options.quiet,
         discard: options.discard,
         cleaning: Arc::clone(cleaning),
+        cold_of: None,
+        to_cold: options.cold_from.is_some(),
         linger: options.linger,
     };
     let ring = RingOptions {
@@ -266,9 +278,13 @@ fn start(
     };
     let seed = StoreSeed::new(superblock.store);
     let mut shards: Vec<ShardOwner> = Vec::new();
-    for resume in prepared.resumes.iter().skip(core as usize).step_by(options.cores as usize) {
+    for (shard, resume) in prepared.resumes.iter().enumerate() {
+        if core_of(superblock, shard, options.cores) != CoreId(core as u16) {
+            continue;
+        }
         let position = shards.len() as u16;
-        shards.push(open_shard(&mut device, context.clone(), seed, ring, position, resume.clone())?);
+        let context = ShardContext { cold_of: superblock.shards[shard].state.cold_of(), ..context.clone() };
+        shards.push(open_shard(&mut device, context, seed, ring, position, resume.clone())?);
     }
     let id = CoreId(core as u16);
     let (handle, mailbox) = CoreHandle::with_cache(id, device.bell(), options.mailbox, options.cache_bytes);

@@ -88,7 +88,7 @@ pub(super) struct Oracle {
     /// Who wrote a slot last, and which frame.
     slots: Vec<Option<(ShardId, FrameNumber)>>,
     /// The last claim of each extent.
-    claims: Vec<Option<ExtentHeader>>,
+    pub claims: Vec<Option<ExtentHeader>>,
     /// All that there were.
     pub claimed: Vec<ExtentHeader>,
     /// Counts what is asked and answered.

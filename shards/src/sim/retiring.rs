@@ -36,7 +36,8 @@ impl Retirer {
             return;
         }
         let Some(shard) = self.retired else {
-            let shard = &directory.shards[self.random.index(directory.shards.len())];
+            let shards: Vec<_> = directory.shards.iter().filter(|it| it.cold_of().is_none()).collect();
+            let shard = shards[self.random.index(shards.len())];
             shard.retire();
             self.retired = Some(shard.id());
             return;

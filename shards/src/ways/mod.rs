@@ -112,6 +112,8 @@ impl World {
             quiet: options.quiet,
             discard: false,
             cleaning: Arc::default(),
+            cold_of: None,
+            to_cold: false,
             linger: options.linger,
             sync_failures: Arc::default(),
         };

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     geometry::Geometry,
-    ids::{DeviceIndex, ExtentIndex, FrameNumber, SlotIndex, StoreId, Term},
+    ids::{DeviceIndex, ExtentIndex, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits::{
         BUFFER_BYTES_MAX, COUNTER_MAX, DEVICES_MAX, EXTENTS_MAX, REGIONS_MAX, RING_BUFFERS_MAX, SHARDS_MAX,
         STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
@@ -67,8 +67,9 @@ impl Superblock {
             fields.u64(region.device_offset);
         }
         for shard in &self.shards {
-            fields.u8(shard.state as u8);
-            fields.put(&[0; 3]);
+            let (state, hot) = state_codes(shard.state);
+            fields.put(&[state, 0]);
+            fields.u16(hot.0);
             fields.u32(shard.tail_link);
             fields.u64(shard.durable.0);
             fields.u64(shard.tail_slot.map_or(0, |slot| slot.0));
@@ -167,7 +168,8 @@ impl Superblock {
         }
         self.check_overlaps()?;
         let slots = extents * self.geometry.slots_per_extent();
-        for shard in &self.shards {
+        for (index, shard) in self.shards.iter().enumerate() {
+            self.check_cold(index, shard.state)?;
             // A tail may stand at the very end of the last extent.
             if let Some(tail) = shard.tail_slot.filter(|tail| tail.0 > slots) {
                 return Err(impossible("tail slot", tail.0));
@@ -197,6 +199,17 @@ impl Superblock {
         }
     }
 
+    /// A cold shard takes copies of one shard that is none itself, and no other does.
+    fn check_cold(&self, index: usize, state: ShardState) -> Result<(), SuperblockError> {
+        let Some(hot) = state.cold_of() else { return Ok(()) };
+        let of_hot = self.shards.get(usize::from(hot.0)).map(|entry| entry.state);
+        let is_first = self.shards.iter().position(|entry| entry.state == state) == Some(index);
+        match of_hot {
+            Some(ShardState::Active | ShardState::Retired) if is_first => Ok(()),
+            _ => Err(impossible("shard of a cold shard", u64::from(hot.0))),
+        }
+    }
+
     fn check_overlaps(&self) -> Result<(), SuperblockError> {
         let mut regions: Vec<&RegionEntry> = self.regions.iter().collect();
         regions.sort_by_key(|region| (region.device, region.device_offset));
@@ -207,6 +220,14 @@ impl Superblock {
             }
         }
         Ok(())
+    }
+}
+
+const fn state_codes(state: ShardState) -> (u8, ShardId) {
+    match state {
+        ShardState::Active => (1, ShardId(0)),
+        ShardState::Retired => (2, ShardId(0)),
+        ShardState::Cold(hot) => (3, hot),
     }
 }
 
@@ -291,12 +312,15 @@ fn lists(fixed: Fixed, fields: &mut Fields<'_>) -> Option<Result<Superblock, Sup
         superblock.regions.push(RegionEntry { device, first_extent, extent_count, device_offset });
     }
     for _ in 0..fixed.shards {
-        let state = match fields.u8()? {
+        let code = fields.u8()?;
+        fields.skip(1)?;
+        let hot = ShardId(fields.u16()?);
+        let state = match code {
             1 => ShardState::Active,
             2 => ShardState::Retired,
+            3 => ShardState::Cold(hot),
             other => return Some(Err(impossible("state of a shard", u64::from(other)))),
         };
-        fields.skip(3)?;
         let tail_link = fields.u32()?;
         let durable = FrameNumber(fields.u64()?);
         let tail_slot = Some(fields.u64()?).filter(|slot| *slot != 0).map(SlotIndex);

@@ -25,17 +25,35 @@ impl ShardOwner {
             last: self.last_ordinal,
             durable: self.shared.durable.reached(),
             has_free: self.context.extents.free_count() > 0,
+            uncounted: self.first_uncounted(),
         }
     }
 
-    /// An extent whose cleaning an earlier open began.
-    pub(super) fn unfinished(&self) -> Option<super::Move> {
+    /// An extent whose cleaning an earlier open began, and whether its copies are in the cold shard.
+    pub(super) fn unfinished(&self) -> Option<(super::Move, bool)> {
         if self.cleaner.ends.is_empty() && self.shared.scans().is_paused() {
             // Whoever empties the shard goes by what counted when cleaning was off.
             return None;
         }
-        let is_possible = |it: &&super::Move| !self.cleaner.left_alone.contains(&it.origin.ordinal);
-        self.space.moves.iter().find(is_possible).copied()
+        let is_possible = |it: &super::Move| !self.cleaner.left_alone.contains(&it.origin.ordinal);
+        let own = self.space.moves.iter().copied().find(is_possible).map(|it| (it, false));
+        let parked = self.cleaner.parked.as_ref().map(|task| task.facts.ordinal);
+        let goes_on = |it: &super::Move| {
+            let is_there = self.space.extent(it.origin.ordinal).is_some_and(|facts| self.origin(&facts) == it.origin);
+            is_there && is_possible(it) && parked != Some(it.origin.ordinal)
+        };
+        own.or_else(|| self.begun_crossings().into_iter().find(goes_on).map(|it| (it, true)))
+    }
+
+    /// What was kept from being freed, and can be now.
+    fn unparked(&mut self) -> bool {
+        let is_scanned = self.cold().is_some_and(|cold| cold.crossing.is_scanned());
+        if is_scanned || self.cleaner.parked.is_none() {
+            return false;
+        }
+        self.cleaner.task = self.cleaner.parked.take();
+        self.set_hope(true);
+        true
     }
 
     /// True if it is worth looking for an extent to clean.
@@ -46,20 +64,31 @@ impl ShardOwner {
         let extents = &self.context.extents;
         let (low, high) = self.context.cleaning.options().marks(extents.len());
         let is_on = extents.free_for_appends() < if self.cleaner.is_on { high } else { low };
-        self.unfinished().is_some() || (is_on && self.cleaner.barren_at != Some(self.what_matters()))
+        let is_unparked =
+            || self.cleaner.parked.is_some() && !self.cold().is_some_and(|cold| cold.crossing.is_scanned());
+        self.unfinished().is_some()
+            || is_unparked()
+            || (is_on && self.cleaner.barren_at != Some(self.what_matters()))
     }
 
     pub(super) fn begin_cleaning(&mut self) -> bool {
+        self.cleaner.awaits_mate = false;
         if !self.may_begin() {
+            self.note_barren();
             return false;
         }
         self.cleaner.reading = Reading::Idle;
-        if let Some(known) = self.unfinished() {
-            return self.resume_cleaning(&known);
+        if let Some((known, crosses)) = self.unfinished() {
+            return self.resume_cleaning(&known, crosses);
+        }
+        if self.unparked() {
+            return true;
         }
         // Before the look: what is released after it changes the number.
         let standing = self.what_matters();
-        let Some(facts) = self.choose().or_else(|| self.uncounted()) else {
+        let chosen = self.choose().or_else(|| self.uncounted().map(|facts| (f64::MIN, facts)));
+        let Some((worth, facts)) = chosen else {
+            self.note_barren();
             self.cleaner.barren_at = Some(standing);
             if let Some(frame) = self.next_to_be_durable() {
                 // Nobody else may ever ask for it, and those who wait for room wait for this.
@@ -71,34 +100,50 @@ impl ShardOwner {
             self.set_hope(false);
             return false;
         };
+        if !self.takes_turn(worth) {
+            self.cleaner.awaits_mate = self.is_mate_busy();
+            return false;
+        }
         let geometry = self.context.layout.geometry();
         let first = geometry.first_frame_slot(facts.extent);
         let stage = if self.is_counted(&facts) { Stage::Copy } else { Stage::Survey };
-        self.cleaner.task = Some(Task::begin(facts, first, geometry.byte_of(first), stage));
+        let task = Task::begin(facts, first, geometry.byte_of(first), stage);
+        self.cleaner.task = Some(Task { crosses: self.crosses(), ..task });
         self.set_hope(true);
         true
     }
 
-    fn resume_cleaning(&mut self, known: &super::Move) -> bool {
+    fn note_barren(&self) {
+        if let Some(mate) = &self.mate {
+            mate.crossing.note_barren(mate.side);
+        }
+    }
+
+    fn resume_cleaning(&mut self, known: &super::Move, crosses: bool) -> bool {
         let Some(facts) = self.space.extent(known.origin.ordinal) else {
             self.cleaner.left_alone.insert(known.origin.ordinal);
             return true;
         };
         let geometry = self.context.layout.geometry();
         let first = geometry.first_frame_slot(facts.extent);
-        // Where the first copies are, only the chain of groups knows.
-        self.shared.scans().note_copies(Some(facts.ordinal));
-        self.cleaner.task = Some(if mutant::is_active(Mutant::CleaningBeginsAgain) {
-            Task::begin(facts, first, geometry.byte_of(first), Stage::Copy)
-        } else {
-            Task::resume(facts, first, known)
-        });
+        let begun = || {
+            if mutant::is_active(Mutant::CleaningBeginsAgain) {
+                Task::begin(facts, first, geometry.byte_of(first), Stage::Copy)
+            } else {
+                Task::resume(facts, first, known)
+            }
+        };
+        if !crosses {
+            // Where the first copies are, only the chain of groups knows.
+            self.shared.scans().note_copies(Some(facts.ordinal));
+        }
+        self.cleaner.task = Some(Task { crosses, ..begun() });
         self.set_hope(true);
         true
     }
 
     /// The extent that the policy likes best, among those that give more room than their copies take.
-    fn choose(&self) -> Option<ExtentFacts> {
+    fn choose(&self) -> Option<(f64, ExtentFacts)> {
         let policy = &self.context.cleaning.options().policy;
         let now = super::super::submission::unix_ns();
         let mut best: Option<(f64, ExtentFacts)> = None;
@@ -114,7 +159,7 @@ impl ShardOwner {
                 best = Some((score, facts));
             }
         }
-        best.map(|(_, facts)| facts)
+        best
     }
 
     /// The last frame of the oldest extent that would do if it were durable.
@@ -147,7 +192,10 @@ impl ShardOwner {
         let end = self.end_of_candidates();
         let sealed = self.sealed_extents().take_while(move |sealed| sealed.facts.ordinal < end);
         let facts = sealed.filter(|sealed| !sealed.is_freeing).map(|sealed| sealed.facts);
-        facts.filter(|facts| !self.cleaner.left_alone.contains(&facts.ordinal))
+        let begun: Vec<_> = self.begun_crossings().iter().map(|it| it.origin.ordinal).collect();
+        facts.filter(move |facts| {
+            !self.cleaner.left_alone.contains(&facts.ordinal) && !begun.contains(&facts.ordinal)
+        })
     }
 
     /// Extents from here on are not cleaned: a cursor stands in front, and whoever reads from it reads in order; or
@@ -159,6 +207,7 @@ impl ShardOwner {
             .into_iter()
             .chain(moves)
             .chain(self.shared.scans().first())
+            .chain(self.first_uncounted())
             .min()
             .unwrap_or(ExtentOrdinal(u64::MAX))
     }
@@ -187,8 +236,9 @@ impl ShardOwner {
             slot: geometry.slot_bytes(),
         };
         let since = copies.slots() * geometry.slot_bytes() / self.context.checkpoint_bytes;
-        // One that freeing needs, and one that was due.
-        let notes = 1 + (2 + since) * self.space.checkpoint_slots(geometry.slot_bytes(), copies.group);
+        // One that freeing needs, and one that was due, in each log that is written to.
+        let logs = 1 + u64::from(self.cold().is_some());
+        let notes = logs * (1 + (2 + since) * self.space.checkpoint_slots(geometry.slot_bytes(), copies.group));
         // No frame begins where a buffer would not fit any more; and whoever appends has to win a frame by each extent, or
         // cleaning would go round for ever.
         let tail = self.shared.ring().buffer_bytes() / geometry.slot_bytes();

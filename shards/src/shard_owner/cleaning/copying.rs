@@ -10,9 +10,11 @@ use crate::{
     limits::{CLEAN_GROUPS_PENDING_MAX, FRAME_HEADER_BYTES},
     mutant::{self, Mutant},
     ring::{Refusal, group::RecordGroup},
+    ids::ExtentOrdinal,
     shard_owner::{Move, ShardOwner},
     sync::Ordering,
 };
+use std::sync::Arc;
 
 impl ShardOwner {
     /// True if a record of this length can be added to the group: it has at most half a buffer, but for a longer
@@ -56,12 +58,20 @@ impl ShardOwner {
         let Some(mut task) = self.cleaner.task.take() else { return false };
         let Some((group, records)) = task.ready.take() else { return false };
         let mut addresses = Vec::with_capacity(records.len() + 1);
-        // Before the copies are there. They go to the extent that is written to, or a later one.
-        self.shared.scans().note_copies(Some(self.last_ordinal));
-        let reserved = self.shared.ring().reserve_privileged(group.reserve_length());
+        let crosses = task.crosses;
+        let target = Arc::clone(self.target(crosses));
+        if !crosses {
+            // Before the copies are there. They go to the extent that is written to, or a later one.
+            self.shared.scans().note_copies(Some(self.last_ordinal));
+        }
+        // The extent that is written to, or the one before it.
+        let first = ExtentOrdinal(target.ordinals().end.saturating_sub(2));
+        let crossing = self.cold().filter(|_| crosses).map(|cold| Arc::clone(&cold.crossing));
+        let copying = crossing.as_ref().map(|crossing| crossing.begin_copy());
+        let reserved = target.ring().reserve_privileged(group.reserve_length());
         let placed = reserved.map(|room| room.commit_group(&group, &mut |address| addresses.push(address)));
         if mutant::is_active(Mutant::RelocatedTwice)
-            && let Ok(room) = self.shared.ring().reserve_privileged(group.reserve_length())
+            && let Ok(room) = target.ring().reserve_privileged(group.reserve_length())
         {
             room.commit_group(&group, &mut |_address| ());
         }
@@ -70,29 +80,40 @@ impl ShardOwner {
             Err(refusal) => {
                 task.ready = Some((group, records));
                 self.cleaner.task = Some(task);
-                return self.has_no_room(refusal);
+                drop(copying);
+                return self.has_no_room(refusal, crosses);
             }
         };
-        self.cleaner.is_blocked = false;
-        self.set_hope(true);
-        self.shared.durable.want(placed.frame);
         let origin = self.origin(&task.facts);
         task.last = Some(placed.address);
-        self.note_move(Move { origin, up_to: task.from, last: task.last });
+        let state = Move { origin, up_to: task.from, last: task.last };
+        match copying {
+            Some(mut copying) => copying.note(state, first),
+            None => self.note_move(state),
+        }
+        self.cleaner.is_blocked = false;
+        self.set_hope(true);
+        target.wants_room.store(false, Ordering::Release);
+        target.durable.want(placed.frame);
+        if crosses {
+            target.ring().bell().ring();
+        }
         self.count_group(&group, &records);
-        self.cleaner.pending.push_back(Pending { frame: placed.frame, origin, group, records, addresses });
+        let frame = placed.frame;
+        self.cleaner.pending.push_back(Pending { crosses, frame, origin, group, records, addresses });
         self.cleaner.task = Some(task);
         true
     }
 
-    fn has_no_room(&mut self, refusal: Refusal) -> bool {
+    fn has_no_room(&mut self, refusal: Refusal, crosses: bool) -> bool {
+        let is_claiming = if crosses { self.is_cold_claiming() } else { self.is_claiming() };
         match refusal {
             Refusal::NoExtent if self.context.extents.free_count() > 0 => {
                 self.cleaner.is_blocked = false;
                 self.set_hope(true);
-                self.want_room();
+                if crosses { self.want_room_in_cold() } else { self.want_room() }
             }
-            Refusal::NoExtent if !self.is_claiming() => {
+            Refusal::NoExtent if !is_claiming => {
                 self.cleaner.is_blocked = true;
                 self.set_hope(false);
             }

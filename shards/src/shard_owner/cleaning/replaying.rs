@@ -53,10 +53,11 @@ impl ShardOwner {
         true
     }
 
-    /// The generation of the extent of an address, if it is the shard's.
+    /// The generation of the extent of an address, if it is of the shard that the copies are in.
     fn own_generation(&self, address: Address) -> Option<Generation> {
         let entry = self.context.extents.get(address.extent(self.context.layout.geometry()))?;
-        let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.shared.id();
+        let crosses = self.cleaner.task.as_ref().is_some_and(|task| task.crosses);
+        let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.target(crosses).id();
         (is_ours && address.is_of(entry.generation)).then_some(entry.generation)
     }
 

@@ -36,7 +36,8 @@ impl ShardOwner {
         };
         let most = self.shared.ring().payload_bytes_max() as usize;
         // Behind what it covers, so that recovery meets how far cleaning has come.
-        let moves = self.space.moves.iter().map(|it| Control::Moved(it.repeated()));
+        let crossings = self.crossings_to_repeat();
+        let moves = self.space.moves.iter().chain(&crossings).map(|it| Control::Moved(it.repeated()));
         let listed = whole.split(most).into_iter().map(Control::Checkpoint);
         // Recovery takes these wherever it meets them, and it begins before them.
         let parts = moves.chain(listed).chain(self.space.over.records()).map(|it| it.encode()).collect();

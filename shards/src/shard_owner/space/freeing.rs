@@ -7,6 +7,7 @@ use crate::{
     ids::{ExtentIndex, FrameNumber},
     mutant::{self, Mutant},
     requests::{Reply, Responder},
+    shard_owner::Move,
     sync::Ordering,
     token::Purpose,
 };
@@ -21,7 +22,9 @@ impl ShardOwner {
         for victim in &victims {
             self.space.live.remove(&victim.ordinal);
             // From here on the copies count, if there are any.
-            self.space.moves.retain(|it| it.origin.ordinal != victim.ordinal);
+            let own = self.shared.id();
+            let is_of = |it: &Move| it.origin.shard == own && it.origin.ordinal == victim.ordinal;
+            self.space.moves.retain(|it| !is_of(it));
         }
         self.oldest = self.space.oldest().unwrap_or(self.last_ordinal);
         let done = self.space_done(victims.len() as u64);

@@ -121,6 +121,11 @@ impl ShardOwner {
     }
 
     pub(super) fn take_trim(&mut self, place: LogPlace, respect_cursors: bool, responder: Responder) -> bool {
+        if self.is_cold() {
+            // What counts there next may lie in front of a place that somebody has read up to.
+            responder.answer(Reply::Space(Err(SpaceRefusal::Cold)));
+            return true;
+        }
         if !self.is_behind(place) {
             responder.answer(Reply::Space(Err(SpaceRefusal::Ahead)));
             return true;

@@ -7,6 +7,7 @@ use crate::{
         control::LogPlace,
         frame::FrameHeader,
         manifest::{Manifest, ManifestOf},
+        moved::Origin,
         record::{RecordFlags, RecordKind, RecordView},
     },
     geometry::Geometry,
@@ -40,6 +41,10 @@ impl ExtentSequence for Extents<'_> {
         let mut but_last = self.0.space.extents.iter().rev().skip(1);
         let facts = but_last.find(|facts| facts.ordinal == ordinal)?;
         Some(facts.frames_end())
+    }
+
+    fn is_gone(&self, origin: &Origin) -> bool {
+        self.0.is_gone(origin)
     }
 
     fn ordinals(&self) -> Range<u64> {

@@ -105,8 +105,7 @@ impl<'life> Client<'life> {
         scene: &Scene<'life>,
         oracle: &mut Oracle,
     ) -> Result<(), String> {
-        let shards = &scene.directory.shards;
-        let shard = &shards[self.random.index(shards.len())];
+        let shard = scene.pick(&mut self.random);
         let seen = shard.room().changes();
         let length = self.length(scene);
         let id = oracle.issue_hidden(shard.id(), length, false);
