@@ -171,7 +171,7 @@ impl Store {
     /// Copies all records of a cut, shard by shard in their order, while the store runs. It waits until the cut is
     /// durable first, and reads as a scan does. Addresses, cursors and what was trimmed are no part of it. A trim that is
     /// asked for meanwhile frees nothing yet: [`crate::SpaceDone::held`] says so, and trimming again once the copy is made frees
-    /// it. Cleaning that was not [held](Store::hold_cleaning) when the cut was made makes it fail.
+    /// it. What is in a cold shard is copied as of the shard that it was appended to. Cleaning that was not [held](Store::hold_cleaning) when the cut was made makes it fail.
     pub fn backup(&self, cut: &Cut, out: &mut dyn Write) -> Result<BackupReport, BackupError> {
         let _held: Vec<_> = self.shards().iter().map(|shard| shard.hold_trims()).collect();
         self.wait_for_cut(cut, Durability::Durable)?;
@@ -179,7 +179,9 @@ impl Store {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(&MAGIC);
         head[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        head[12..16].copy_from_slice(&(self.shards().len() as u32).to_le_bytes());
+        let takers = self.shards().iter().filter(|shard| shard.cold_of().is_none());
+        let shards = takers.map(|shard| u32::from(shard.id().0) + 1).max().unwrap_or(0);
+        head[12..16].copy_from_slice(&shards.to_le_bytes());
         head[16..32].copy_from_slice(&self.id().0);
         head[32..36].copy_from_slice(&(geometry.slot_bytes() as u32).to_le_bytes());
         head[36..44].copy_from_slice(&geometry.extent_bytes().to_le_bytes());
@@ -200,14 +202,16 @@ impl Store {
     }
 
     fn back_up(&self, record: &Record, out: &mut dyn Write, tally: &mut Tally) -> Result<(), BackupError> {
+        let cold_of = self.shard(record.shard).and_then(|shard| shard.cold_of());
+        let shard = cold_of.unwrap_or(record.shard);
         if record.large_bytes.is_none() {
-            return Ok(write_item(out, tally, RECORD, record.shard, &record.payload)?);
+            return Ok(write_item(out, tally, RECORD, shard, &record.payload)?);
         }
         let mut parts = self.open_large(record.address)?;
         while let Some(part) = parts.next_part()? {
-            write_item(out, tally, PART, record.shard, &part)?;
+            write_item(out, tally, PART, shard, &part)?;
         }
-        Ok(write_item(out, tally, LAST_PART, record.shard, &[])?)
+        Ok(write_item(out, tally, LAST_PART, shard, &[])?)
     }
 }
 

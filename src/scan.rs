@@ -424,7 +424,10 @@ impl Scan {
             });
         }
         if let Some(cut) = &self.cut {
-            let is_cleaned = cut.is_cleaned(self.store.term(), &self.shard);
+            // What moved here from another shard after that one was read is here twice.
+            let hot = self.shard.cold_of().and_then(|hot| self.store.shard(hot));
+            let mut both = std::iter::once(&self.shard).chain(hot);
+            let is_cleaned = both.any(|shard| cut.is_cleaned(self.store.term(), shard));
             let gone = ScanError::Cleaned { shard: self.shard.id() };
             return Poll::Ready(if is_cleaned { Err(gone) } else { Ok(false) });
         }

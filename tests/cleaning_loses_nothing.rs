@@ -42,6 +42,7 @@ struct Case {
     overwrites: u64,
     skew: Skew,
     policy: CleaningPolicy,
+    has_cold: bool,
 }
 
 impl Case {
@@ -50,7 +51,11 @@ impl Case {
         let store_bytes = bytes("CORELOG_OVERWRITES_STORE").unwrap_or(32 << 20);
         let extent_bytes = if store_bytes >= 1 << 30 { 16 << 20 } else { 512 << 10 };
         let overwrites = bytes("CORELOG_OVERWRITES").unwrap_or(4 * store_bytes);
-        Self { store_bytes, extent_bytes, overwrites, skew, policy }
+        Self { store_bytes, extent_bytes, overwrites, skew, policy, has_cold: false }
+    }
+
+    fn with_cold_shards(self) -> Self {
+        Self { has_cold: true, ..self }
     }
 
     /// Then nobody scans meanwhile: scans keep what was written since they began from being cleaned.
@@ -86,7 +91,7 @@ impl Case {
 
     fn options(&self) -> Options {
         let options = common::options(SHARDS).buffer_bytes(self.buffer_bytes()).clean_policy(self.policy);
-        options.checkpoint_bytes(self.extent_bytes)
+        options.checkpoint_bytes(self.extent_bytes).cold_shards(self.has_cold)
     }
 
     fn pick(&self, random: &mut Random, first: u64, keys: u64) -> u64 {
@@ -324,6 +329,16 @@ fn uniform_overwrites_with_the_emptiest_extent_first() {
 #[test]
 fn skewed_overwrites_by_benefit_and_cost() {
     run(&Case::new(Skew::NineToOne, CleaningPolicy::CostBenefit));
+}
+
+#[test]
+fn skewed_overwrites_with_cold_shards() {
+    run(&Case::new(Skew::NineToOne, CleaningPolicy::CostBenefit).with_cold_shards());
+}
+
+#[test]
+fn uniform_overwrites_with_cold_shards() {
+    run(&Case::new(Skew::Uniform, CleaningPolicy::Greedy).with_cold_shards());
 }
 
 #[test]

@@ -105,7 +105,9 @@ fn of_map(error: std::io::Error) -> Failure {
 impl From<RetireError> for Failure {
     fn from(error: RetireError) -> Self {
         match error {
-            RetireError::NoSuchShard { .. } | RetireError::LastShard { .. } => Self::new(Exit::Usage, error),
+            RetireError::NoSuchShard { .. } | RetireError::LastShard { .. } | RetireError::Cold { .. } => {
+                Self::new(Exit::Usage, error)
+            }
             error => Self::new(Exit::Failed, error),
         }
     }
@@ -119,7 +121,7 @@ impl From<DrainError> for Failure {
             DrainError::Append(error) => error.into(),
             DrainError::Flush(error) => error.into(),
             DrainError::Space(error) => error.into(),
-            DrainError::NoSuchShard { .. } => Self::new(Exit::Usage, error),
+            DrainError::NoSuchShard { .. } | DrainError::Cold { .. } => Self::new(Exit::Usage, error),
             error => Self::new(Exit::Failed, error),
         }
     }

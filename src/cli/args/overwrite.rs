@@ -16,6 +16,9 @@ pub struct OverwriteOptions {
     /// Overwrite: which extent is cleaned first.
     #[arg(long, value_enum, default_value_t = Policy::CostBenefit)]
     pub policy: Policy,
+    /// Overwrite: copy what is cleaned to shards of its own.
+    #[arg(long)]
+    pub cold_shards: bool,
 }
 
 /// Which values are written over.

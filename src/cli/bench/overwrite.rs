@@ -81,7 +81,7 @@ pub fn options(args: &Bench, options: &Options, ground: &Ground) -> Result<Optio
     let largest = (ground.extent_bytes / BUFFERS_PER_EXTENT).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_DEFAULT);
     let buffer =
         options.buffer_bytes.unwrap_or(largest.max(record_bytes(2 * args.record.0).next_power_of_two()));
-    Ok(options.clone().buffer_bytes(buffer).clean_policy(args.overwrite.policy.into()))
+    Ok(options.clone().buffer_bytes(buffer).clean_policy(args.overwrite.policy.into()).cold_shards(args.overwrite.cold_shards))
 }
 
 /// Runs the workload.
@@ -145,7 +145,7 @@ fn of_stats(
         reserve: extents.reserve() as f64,
         free: f64::from(extents.len()) * f64::from(options.clean_low_percent + options.clean_high_percent)
             / 200.0,
-        shards: f64::from(ground.shards),
+        shards: session.store.shards().len() as f64,
     };
     let occupancy = (values * stride) as f64 / (room.full() * ground.extent_bytes as f64);
     let total = stats.total;
