@@ -384,11 +384,11 @@ fn shard_states(
     states.extend(vec![ShardState::Active; affordable.min(wanted as usize)]);
     let cold = cold_shards(&states, how, extents.len());
     let left = affordable.saturating_sub(states.len() - present as usize);
-    // All of them or none, so that what is appended to one shard costs what it costs in another.
-    if cold.len() <= left {
-        states.extend(cold);
-    }
-    states
+    // All of them or none, so that what is appended to one shard costs what it costs in another; and not with the last
+    // that cleaning could begin with.
+    let with_cold: Vec<_> = states.iter().copied().chain(cold.iter().copied()).collect();
+    let kept = reserve_of(&with_cold, extents.len()).div_ceil(EXTENTS_PER_SHARD_MIN);
+    if cold.len() + kept as usize <= left { with_cold } else { states }
 }
 
 /// Those that are to be made.

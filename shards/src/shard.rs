@@ -297,7 +297,7 @@ impl Shard {
         self.ring.retire();
     }
 
-    /// True if it takes no appends any more.
+    /// True if it takes no appends any more, or never did: a cold shard.
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.ring.is_retired()

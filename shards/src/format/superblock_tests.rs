@@ -33,7 +33,11 @@ fn example(shards: usize) -> Superblock {
         ],
         shards: (0..shards)
             .map(|shard| ShardEntry {
-                state: if shard % 5 == 4 { ShardState::Retired } else { ShardState::Active },
+                state: match shard % 5 {
+                    3 => ShardState::Cold(ShardId(shard as u16 - 1)),
+                    4 => ShardState::Retired,
+                    _ => ShardState::Active,
+                },
                 durable: FrameNumber(shard as u64 * 10),
                 tail_slot: (shard > 0).then_some(SlotIndex(shard as u64 + 3)),
                 tail_link: shard as u32,
@@ -145,6 +149,16 @@ fn what_cannot_be_is_refused_by_name() {
     assert_eq!(refused(|s| s.device = DeviceIndex(2)), "device");
     assert_eq!(refused(|s| s.reach_bytes = u64::MAX), "reach bytes");
     assert_eq!(refused(|s| s.shards[1].tail_slot = Some(SlotIndex(u64::MAX))), "tail slot");
+    let of = "shard of a cold shard";
+    assert_eq!(refused(|s| s.shards[1].state = ShardState::Cold(ShardId(1))), of);
+    assert_eq!(refused(|s| s.shards[1].state = ShardState::Cold(ShardId(2))), of);
+    assert_eq!(
+        refused(|s| {
+            s.shards.push(ShardEntry { state: ShardState::Cold(ShardId(0)), ..s.shards[0] });
+            s.shards[1].state = ShardState::Cold(ShardId(0));
+        }),
+        of
+    );
     assert_eq!(refused(|s| s.devices.clear()), "devices");
     assert_eq!(refused(|s| s.shards.clear()), "shards");
 }

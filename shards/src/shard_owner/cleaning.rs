@@ -227,6 +227,8 @@ impl ShardOwner {
         let Some(task) = &self.cleaner.task else { return self.begin_cleaning() };
         let ordinal = task.facts.ordinal;
         if task.crosses && task.stage != Stage::Free && self.target(true).failure().is_some() {
+            // Nobody will ever say of these that they are durable.
+            self.cleaner.pending.retain(|group| !group.crosses);
             return self.leave_alone("its cold shard failed");
         }
         match task.stage {
@@ -250,10 +252,18 @@ impl ShardOwner {
         let is_unblocked = self.cleaner.is_blocked && self.context.extents.free_count() > 0;
         let is_let_go = task_stage == Some(Stage::Settle)
             && self.cleaner.pending.is_empty()
-            && !self.shared.scans().is_held();
+            && !self.shared.scans().is_held()
+            && !self.waits_for_scans();
         let is_its_turn = !self.cleaner.awaits_mate || !self.is_mate_busy();
         let begins = || self.cleaner.task.is_none() && is_its_turn && self.may_begin();
         is_settled || is_unblocked || is_let_go || begins()
+    }
+
+    /// True if all of the extent is copied to the cold shard, somebody reads, and another one is put aside already.
+    fn waits_for_scans(&self) -> bool {
+        let crosses = self.cleaner.task.as_ref().is_some_and(|task| task.crosses);
+        let is_scanned = || self.cold().is_some_and(|cold| cold.crossing.is_scanned());
+        crosses && self.cleaner.parked.is_some() && is_scanned()
     }
 
     /// A frame was submitted that begins the extent, or goes on in one that this open began.
@@ -354,9 +364,9 @@ impl ShardOwner {
             self.cleaner.contents.remove(&task.facts.ordinal);
             if task.crosses && let Some(cold) = self.cold() {
                 cold.crossing.end_giving_up(&self.origin(&task.facts));
-                // It may have something to clean now that the copies count.
-                cold.shard.note_release_and_ring();
             }
+            // It may have something to clean now that the copies count, or waited for its turn.
+            self.let_mate_look();
         }
         if self.space.moves.is_empty() {
             self.shared.scans().note_copies(None);

@@ -92,6 +92,20 @@ impl ShardOwner {
         is_alone || mate.crossing.takes_turn(mate.side, worth)
     }
 
+    /// The other one of the two may have something to clean that it had not: nobody is told that the store is full before
+    /// it has looked.
+    pub(super) fn let_mate_look(&mut self) {
+        let Some(mate) = self.mate.as_ref().filter(|mate| mate.shard.failure().is_none()) else { return };
+        let shard = Arc::clone(&mate.shard);
+        // Before the flag is raised, and so that what the mate remembers does not count: see `Directory::look_again`.
+        self.context.cleaning.gain_hope();
+        let _rung_in_any_case = shard.note_release();
+        if shard.owe_look() && self.context.cleaning.lose_hope() {
+            self.space.tell_all();
+        }
+        shard.ring().bell().ring();
+    }
+
     pub(super) fn is_mate_busy(&self) -> bool {
         self.mate.as_ref().is_some_and(|mate| {
             mate.shard.failure().is_none() && mate.crossing.is_busy(mate.side.other())

@@ -102,6 +102,7 @@ impl ShardOwner {
         };
         if !self.takes_turn(worth) {
             self.cleaner.awaits_mate = self.is_mate_busy();
+            self.set_hope(true);
             return false;
         }
         let geometry = self.context.layout.geometry();
