@@ -55,7 +55,12 @@ impl Case {
     }
 
     fn with_cold_shards(self) -> Self {
-        Self { has_cold: true, ..self }
+        if self.is_long() {
+            return Self { has_cold: true, ..self };
+        }
+        // What cold shards take beside what is live has to be little.
+        let store_bytes = 2 * self.store_bytes;
+        Self { has_cold: true, store_bytes, extent_bytes: store_bytes / 256, ..self }
     }
 
     /// Then nobody scans meanwhile: scans keep what was written since they began from being cleaned.
@@ -64,7 +69,11 @@ impl Case {
     }
 
     fn buffer_bytes(&self) -> u64 {
-        if self.is_long() { 256 << 10 } else { 32 << 10 }
+        match (self.is_long(), self.has_cold) {
+            (true, _) => 256 << 10,
+            (false, true) => 16 << 10,
+            (false, false) => 32 << 10,
+        }
     }
 
     /// Steps of a shard's cleaning that one append may wait for. An append waits for cleaning only if there is no room, until

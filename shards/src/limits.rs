@@ -141,8 +141,8 @@ pub const MOVED_HEAD_BYTES: usize = 48;
 /// Bytes of each moved record in it, beside the copy itself.
 pub const MOVED_ENTRY_BYTES: usize = 8;
 /// Extents for each shard from which on a store gets cold shards, if it is asked to have them: each takes two, and two of
-/// the reserve.
-pub const COLD_EXTENTS_MIN: u32 = 32;
+/// the reserve, and while somebody scans one or two more are kept. With fewer this would make a store that is 70 % live full.
+pub const COLD_EXTENTS_MIN: u32 = 64;
 /// Bytes of one read of cleaning; a longer frame is read at once.
 pub const CLEAN_READ_BYTES: u64 = 1 << 20;
 /// Records that one step of cleaning looks at.
