@@ -237,9 +237,8 @@ impl ShardOwner {
             slot: geometry.slot_bytes(),
         };
         let since = copies.slots() * geometry.slot_bytes() / self.context.checkpoint_bytes;
-        // One that freeing needs, and one that was due, in each log that is written to.
-        let logs = 1 + u64::from(self.cold().is_some());
-        let notes = logs * (1 + (2 + since) * self.space.checkpoint_slots(geometry.slot_bytes(), copies.group));
+        // One that freeing needs, and one that was due. The reserve has an extent more where copies go to another log.
+        let notes = 1 + (2 + since) * self.space.checkpoint_slots(geometry.slot_bytes(), copies.group);
         // No frame begins where a buffer would not fit any more; and whoever appends has to win a frame by each extent, or
         // cleaning would go round for ever.
         let tail = self.shared.ring().buffer_bytes() / geometry.slot_bytes();
