@@ -136,7 +136,9 @@ impl Source<'_> {
 
     fn step(&self, walk: &mut ManifestWalk) -> WalkStep {
         match self {
-            Self::Live(store, shard) => walk.step(&LiveExtents { directory: store.directory(), shard, given_up: None }),
+            Self::Live(store, shard) => {
+                walk.step(&LiveExtents { directory: store.directory(), shard, given_up: None })
+            }
             Self::Look(_, shard) => walk.step(&Recovered(shard)),
         }
     }

@@ -8,8 +8,8 @@ mod overwrites;
 
 use common::Place;
 use corelog::{
-    AppendError, CleaningPolicy, DrainError, Durability, FormatOptions, Inspection, Options, RecordOwner, RetireError,
-    Route, ScanFrom, ShardId, SpaceError, Store,
+    AppendError, CleaningPolicy, DrainError, Durability, FormatOptions, Inspection, Options, RecordOwner,
+    RetireError, Route, ScanFrom, ShardId, SpaceError, Store,
 };
 use corelog_shards::{
     format::superblock::ShardState,
@@ -64,7 +64,7 @@ fn overwrite(store: &Store, index: &Index, seed: u64) {
 fn filled(place: &Place) -> (Store, Arc<Index>) {
     let store = Store::open(&place.path, &options(SHARDS)).unwrap();
     let index = Arc::new(Index::new(KEYS));
-    assert!(store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>));
+    store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>).unwrap();
     (0..KEYS).for_each(|key| {
         overwrites::write(&store, &index, key, false);
     });
@@ -127,7 +127,8 @@ fn nobody_appends_to_one_and_no_route_leads_there() {
     assert!(matches!(store.retire_shard(cold), Err(RetireError::Cold { .. })));
     let nobody = Index::new(0);
     assert!(matches!(store.drain_shard(cold, &nobody, &mut |_| Route::Local), Err(DrainError::Cold { .. })));
-    let after: Vec<_> = (0..1000_u64).map(|key| store.route(Route::Key(key.wrapping_mul(0x9e37_79b9)))).collect();
+    let after: Vec<_> =
+        (0..1000_u64).map(|key| store.route(Route::Key(key.wrapping_mul(0x9e37_79b9)))).collect();
     assert!(before == after, "keys go where they went");
     for _ in 0..100 {
         assert!(store.route(Route::RoundRobin) < ShardId(2) && store.route(Route::Local) < ShardId(2));
@@ -158,7 +159,7 @@ fn records_are_there_with_any_number_of_cores() {
         for (key, entry) in index.entries.iter().enumerate() {
             *entry.lock().unwrap() = *again.entry(key as u64).lock().unwrap();
         }
-        assert!(store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>));
+        store.clean_with(Arc::clone(&index) as Arc<dyn RecordOwner>).unwrap();
         overwrite(&store, &index, u64::from(cores) + 10);
         check_values(&store, &index);
         assert_found(&store, &index);
@@ -194,7 +195,10 @@ fn a_backup_has_what_was_moved_where_it_was_appended() {
     let backup = corelog::Backup::open(&bytes[..]).unwrap();
     assert_eq!(backup.head().shards, SHARDS);
     let other = Place::with(
-        &FormatOptions::sized(SUPERBLOCK_AREA_BYTES + 2 * EXTENTS * EXTENT).shards(SHARDS).extent_bytes(EXTENT).sparse(),
+        &FormatOptions::sized(SUPERBLOCK_AREA_BYTES + 2 * EXTENTS * EXTENT)
+            .shards(SHARDS)
+            .extent_bytes(EXTENT)
+            .sparse(),
     );
     let restored = Store::open(&other.path, &options(SHARDS).cold_shards(false)).unwrap();
     backup.restore(&restored).unwrap();

@@ -196,8 +196,11 @@ pub(crate) fn write_superblock_to<D: StoreDevices>(
 /// twice: what is copied from the other shard and what is copied within may take one each.
 pub(crate) fn reserve_of(shards: &[ShardState], extents: u32) -> u64 {
     let cold = shards.iter().filter(|state| state.cold_of().is_some()).count();
-    let wanted = (shards.len() + cold) as u64 * RESERVE_PER_SHARD;
-    wanted.min(u64::from(extents) / RESERVE_SHARE)
+    reserve_for((shards.len() + cold) as u64, extents)
+}
+
+fn reserve_for(shards: u64, extents: u32) -> u64 {
+    (shards * RESERVE_PER_SHARD).min(u64::from(extents) / RESERVE_SHARE)
 }
 
 /// What the superblock says after a clean close. `None`: a shard has no clean end, so the next open recovers.
@@ -219,13 +222,13 @@ pub fn closing_superblock(
     Some(Superblock { sequence, clean: true, written_unix_ns: unix_ns, shards, ..opened.clone() })
 }
 
-/// The fewest extents that a store of so many shards can be cleaned with: beside the reserve, the extent that each shard
+/// The fewest extents that a store of so many shards can be cleaned with, none of them cold: beside the reserve, the extent that each shard
 /// writes to, and the spare one of each other shard, one has to be left that can be emptied.
 #[must_use]
 pub fn extents_to_clean(shards: u32) -> u32 {
     let others = 2 * (u64::from(shards.max(1)) - 1);
     let does = |extents: &u32| {
-        let reserve = reserve_of(shards.max(1), *extents);
+        let reserve = reserve_for(u64::from(shards.max(1)), *extents);
         reserve > 0 && u64::from(*extents) > reserve + 1 + others
     };
     (1..EXTENTS_MAX).find(does).unwrap_or(EXTENTS_MAX)

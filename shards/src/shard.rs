@@ -210,7 +210,7 @@ impl Shard {
         self.cold_of
     }
 
-    pub(crate) fn as_cold_of(self, cold_of: Option<ShardId>) -> Self {
+    pub(crate) fn into_cold_of(self, cold_of: Option<ShardId>) -> Self {
         Self { cold_of, ..self }
     }
 

@@ -105,7 +105,8 @@ impl Store {
         if takes(&shard) {
             return shard;
         }
-        let place = self.shards().iter().take(usize::from(shard.0)).filter(|it| it.cold_of().is_none()).count();
+        let place =
+            self.shards().iter().take(usize::from(shard.0)).filter(|it| it.cold_of().is_none()).count();
         let mut others = (1..all).map(|step| self.taker((place as u32 + step) % all));
         let passed = match route {
             // Each key has an order of shards of its own, so that retiring one moves those keys only that led to it.

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use corelog::{
-    Address, AppendError, Durability, ReadError, Record, RecordOwner, Route, ShardId, SpaceError, Store};
+    Address, AppendError, Durability, ReadError, Record, RecordOwner, Route, ShardId, SpaceError, Store,
+};
 use std::{
     collections::{HashMap, HashSet},
     sync::{

@@ -91,7 +91,8 @@ pub fn recover_store<S: RecoverySource + ?Sized>(
 fn without_what_counts(superblock: &Superblock, mut shards: Vec<RecoveredShard>) -> Vec<RecoveredShard> {
     for index in 0..shards.len() {
         let hot = superblock.shards.get(index).and_then(|entry| entry.state.cold_of());
-        let Some(mut moves) = shards.get_mut(index).map(|shard| std::mem::take(&mut shard.space.moves)) else {
+        let Some(mut moves) = shards.get_mut(index).map(|shard| std::mem::take(&mut shard.space.moves))
+        else {
             continue;
         };
         moves.retain(|it| {

@@ -362,7 +362,9 @@ impl ShardOwner {
     fn end_task(&mut self) -> bool {
         if let Some(task) = self.cleaner.task.take() {
             self.cleaner.contents.remove(&task.facts.ordinal);
-            if task.crosses && let Some(cold) = self.cold() {
+            if task.crosses
+                && let Some(cold) = self.cold()
+            {
                 cold.crossing.end_giving_up(&self.origin(&task.facts));
             }
             // It may have something to clean now that the copies count, or waited for its turn.

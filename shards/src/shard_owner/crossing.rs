@@ -88,7 +88,8 @@ impl ShardOwner {
     /// True if it is this one of the two that cleans now.
     pub(super) fn takes_turn(&self, worth: f64) -> bool {
         let Some(mate) = &self.mate else { return true };
-        let is_alone = mate.shard.failure().is_some() || !self.context.cleaning.options().policy.is_by_worth();
+        let is_alone =
+            mate.shard.failure().is_some() || !self.context.cleaning.options().policy.is_by_worth();
         is_alone || mate.crossing.takes_turn(mate.side, worth)
     }
 
@@ -107,9 +108,9 @@ impl ShardOwner {
     }
 
     pub(super) fn is_mate_busy(&self) -> bool {
-        self.mate.as_ref().is_some_and(|mate| {
-            mate.shard.failure().is_none() && mate.crossing.is_busy(mate.side.other())
-        })
+        self.mate
+            .as_ref()
+            .is_some_and(|mate| mate.shard.failure().is_none() && mate.crossing.is_busy(mate.side.other()))
     }
 
     /// Asks the owner of the cold shard for room. Nothing is to be done before there is some.

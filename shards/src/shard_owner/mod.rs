@@ -14,8 +14,8 @@ mod sealing;
 mod space;
 mod submission;
 
-pub(crate) use crossing::pair_up;
 use crossing::Mate;
+pub(crate) use crossing::pair_up;
 pub(crate) use reading::InMemory;
 pub use space::{CheckpointPlace, Move, SealedExtent, SpaceAsk, SpaceDone, SpaceRefusal, SpaceStart};
 
@@ -221,9 +221,8 @@ impl ShardOwner {
             start.extents.last().map_or(ExtentOrdinal(0), |last| ExtentOrdinal(last.ordinal.0 + 1));
         let parked_at = start.first_slot.is_none().then_some(next_ordinal);
         let end = start.first_slot.unwrap_or_else(|| end_of(&context.layout, &start));
-        let shared =
-            Shard::new(start.shard, Arc::clone(ring.ring()), start.first_frame, end, start.extents);
-        let shared = Arc::new(shared.as_cold_of(context.cold_of));
+        let shared = Shard::new(start.shard, Arc::clone(ring.ring()), start.first_frame, end, start.extents);
+        let shared = Arc::new(shared.into_cold_of(context.cold_of));
         shared.is_starved.store(is_short || parked_at.is_some(), Ordering::Release);
         shared.publish_space(|published| space.publish(published));
         space.each_frames_end(|ordinal, frame| shared.note_frames_end(ordinal, frame));

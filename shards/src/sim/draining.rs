@@ -319,7 +319,8 @@ impl<'life> Drainer<'life> {
         scene: &Scene<'life>,
         oracle: &mut Oracle,
     ) -> Result<Stepped, String> {
-        let extents = LiveExtents { directory: scene.directory, shard: emptying.shard };
+        let given_up = emptying.pin.as_ref().and_then(ScanPin::given_up);
+        let extents = LiveExtents { directory: scene.directory, shard: emptying.shard, given_up };
         for _ in 0..1 + self.random.below(4) {
             let step = emptying.waiting.take().map_or_else(|| scanner.step(&extents), Step::Record);
             match step {
@@ -454,8 +455,9 @@ impl<'life> Drainer<'life> {
 
 impl Emptying<'_> {
     fn begin_scan(&mut self, scene: &Scene<'_>, oracle: &Oracle) {
-        self.pin = Some(ScanPin::new(self.shard));
-        let extents = LiveExtents { directory: scene.directory, shard: self.shard };
+        let pin = ScanPin::new(self.shard);
+        let extents = LiveExtents { directory: scene.directory, shard: self.shard, given_up: pin.given_up() };
+        self.pin = Some(pin);
         let setup = ScanSetup {
             store: self.store,
             shard: self.shard.id(),

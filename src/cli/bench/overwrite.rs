@@ -81,7 +81,11 @@ pub fn options(args: &Bench, options: &Options, ground: &Ground) -> Result<Optio
     let largest = (ground.extent_bytes / BUFFERS_PER_EXTENT).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_DEFAULT);
     let buffer =
         options.buffer_bytes.unwrap_or(largest.max(record_bytes(2 * args.record.0).next_power_of_two()));
-    Ok(options.clone().buffer_bytes(buffer).clean_policy(args.overwrite.policy.into()).cold_shards(args.overwrite.cold_shards))
+    Ok(options
+        .clone()
+        .buffer_bytes(buffer)
+        .clean_policy(args.overwrite.policy.into())
+        .cold_shards(args.overwrite.cold_shards))
 }
 
 /// Runs the workload.

@@ -39,7 +39,8 @@ impl ShardOwner {
         let own = self.space.moves.iter().copied().find(is_possible).map(|it| (it, false));
         let parked = self.cleaner.parked.as_ref().map(|task| task.facts.ordinal);
         let goes_on = |it: &super::Move| {
-            let is_there = self.space.extent(it.origin.ordinal).is_some_and(|facts| self.origin(&facts) == it.origin);
+            let is_there =
+                self.space.extent(it.origin.ordinal).is_some_and(|facts| self.origin(&facts) == it.origin);
             is_there && is_possible(it) && parked != Some(it.origin.ordinal)
         };
         own.or_else(|| self.begun_crossings().into_iter().find(goes_on).map(|it| (it, true)))

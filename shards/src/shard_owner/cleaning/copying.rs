@@ -7,10 +7,10 @@ use crate::{
         moved::MovedGroup,
         record::{RecordKind, record_bytes},
     },
+    ids::ExtentOrdinal,
     limits::{CLEAN_GROUPS_PENDING_MAX, FRAME_HEADER_BYTES},
     mutant::{self, Mutant},
     ring::{Refusal, group::RecordGroup},
-    ids::ExtentOrdinal,
     shard_owner::{Move, ShardOwner},
     sync::Ordering,
 };
