@@ -302,6 +302,13 @@ pub enum DrainError {
     Space(#[from] SpaceError),
 }
 
+impl DrainError {
+    /// True if a copy found no room.
+    pub(crate) const fn is_full(&self) -> bool {
+        matches!(self, Self::Append(AppendError::StoreFull { .. }))
+    }
+}
+
 impl From<WriteSuperblockError<FileError>> for RetireError {
     fn from(error: WriteSuperblockError<FileError>) -> Self {
         match error {

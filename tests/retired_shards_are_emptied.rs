@@ -269,3 +269,38 @@ fn the_program_retires_and_empties() {
     assert_eq!(run(&store, "info @ --json").json()["shards"][1]["state"], "retired");
     run(&store, "verify @").done();
 }
+
+/// Some keys are nobody's any more.
+struct Wanting<'index>(&'index Index);
+
+impl RecordOwner for Wanting<'_> {
+    fn is_live(&self, address: Address, payload: &[u8]) -> bool {
+        self.0.entries.lock().unwrap().get(&parse(payload).0).is_some_and(|known| known.1 == address)
+    }
+
+    fn relocated(&self, from: Address, to: Address, payload: &[u8]) -> bool {
+        self.0.relocated(from, to, payload)
+    }
+}
+
+/// A drain freed what it had copied only after 4 MiB of it, and so ended where the store was full before that.
+#[test]
+fn a_full_store_is_emptied_into_what_the_shard_itself_gives_back() {
+    let place = place();
+    let store = Store::open(&place.path, &options()).unwrap();
+    let index = Index::default();
+    (0..KEYS).for_each(|key| index.write(&store, key, RETIRED));
+    // What comes first is dead, by others or for nobody; behind it, all is wanted.
+    let dead: Vec<_> = (0..KEYS / 2).map(|key| index.entries.lock().unwrap().remove(&key).unwrap()).collect();
+    let full =
+        (0..).find(|index| store.append_to(Route::Shard(ShardId(0)), &payload(1, *index, 900)).is_err());
+    assert!(full > Some(10_000), "{full:?}");
+    assert!(store.append_to(Route::Shard(ShardId(2)), b"x").is_ok(), "it has begun an extent");
+    while store.append_to(Route::Shard(ShardId(2)), &[1; 900]).is_ok() {}
+    store.retire_shard(RETIRED).unwrap();
+    let held = store.shard(RETIRED).unwrap().extents().len();
+    let drained = store.drain_shard(RETIRED, &Wanting(&index), &mut by_key).unwrap();
+    assert_eq!((drained.moved, drained.dropped), (KEYS - KEYS / 2, dead.len() as u64));
+    assert!(drained.left_extents <= 2 && drained.freed_extents + 2 >= held as u64, "{drained:?} of {held}");
+    index.check(&store);
+}

@@ -120,17 +120,20 @@ impl Store {
         let mut has_any = false;
         // Of this is only left what lies in an extent that is not done.
         let done = self.space(shard).map(|space| space.trim).unwrap_or_default();
+        // Behind what is moved already.
+        let mut behind = None;
         while let Some(record) = scan.next() {
             let record = record?;
             has_any = true;
             if self.place_of(shard, record.address)? < done {
                 continue;
             }
-            if owner.is_live(record.address, &record.payload) {
-                self.drain_record(record, route, &mut round)?;
-            } else {
+            if !owner.is_live(record.address, &record.payload) {
                 drained.dropped += 1;
+            } else {
+                self.drain_with_room(&record, behind, route, &mut round, owner, drained)?;
             }
+            behind = scan.resume_at();
             if round.has(DRAIN_BYTES_MAX, DRAIN_RECORDS_MAX) {
                 self.end_round(&mut round, owner, drained)?;
                 if let Some(position) = scan.resume_at() {
@@ -151,14 +154,35 @@ impl Store {
         }
     }
 
+    /// Where there is no room, what was moved so far may be all that can make some. `behind`: the place behind that.
+    fn drain_with_room<'store>(
+        &'store self,
+        record: &Record,
+        behind: Option<Position>,
+        route: &mut dyn FnMut(&Record) -> Route,
+        round: &mut Round<'store>,
+        owner: &dyn RecordOwner,
+        drained: &mut Drained,
+    ) -> Result<(), DrainError> {
+        let refused = match self.drain_record(record, route, round) {
+            Err(error) if error.is_full() => error,
+            drained => return drained,
+        };
+        let Some(position) = behind else { return Err(refused) };
+        self.end_round(round, owner, drained)?;
+        self.note_drained(record.shard, position)?;
+        self.drain_record(record, route, round)
+    }
+
     fn drain_record<'store>(
         &'store self,
-        record: Record,
+        record: &Record,
         route: &mut dyn FnMut(&Record) -> Route,
         round: &mut Round<'store>,
     ) -> Result<(), DrainError> {
-        let to = route(&record);
-        let Record { address: from, payload, large_bytes, .. } = record;
+        let to = route(record);
+        let Record { address: from, large_bytes, .. } = *record;
+        let payload = record.payload.clone();
         let to = match large_bytes {
             None => self.append_to(to, &payload)?,
             Some(_) => {

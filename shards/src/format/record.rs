@@ -69,6 +69,12 @@ impl RecordKind {
         matches!(self, Self::DATA | Self::MOVED | Self::VOID | Self::PADDING | Self::CONTROL)
     }
 
+    /// True if cleaning copies it. Control records that still say something are repeated by the checkpoint that freeing needs.
+    #[must_use]
+    pub const fn is_copied(self) -> bool {
+        matches!(self, Self::DATA | Self::MOVED)
+    }
+
     /// False for a kind that a later version brought.
     #[must_use]
     pub const fn is_known(self) -> bool {
@@ -380,7 +386,7 @@ pub struct BodySummary {
     pub lists_from: Option<ExtentOrdinal>,
     /// One of them is more than a part of a checkpoint, or what goes with one.
     pub has_news: bool,
-    /// The longest payload.
+    /// The longest payload of what cleaning would copy.
     pub longest: u32,
     /// One of them cannot be moved by itself.
     pub is_fixed: bool,
@@ -407,7 +413,9 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
         rest = behind;
         records += 1;
         digest = digest.with(header_bytes);
-        longest = header.length.max(longest);
+        if header.kind.is_copied() {
+            longest = header.length.max(longest);
+        }
         // Nearly all are such.
         if header.kind == RecordKind::DATA {
             (appended, has_news) = (appended + 1, true);

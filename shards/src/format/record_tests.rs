@@ -113,6 +113,19 @@ fn a_hole_or_an_overrun_in_a_body_is_malformed() {
     assert_eq!(summarise_body(&[]).unwrap().records, 0);
 }
 
+/// Cleaning thought that extents of many small records needed room for copies of the checkpoints between them, and left
+/// them alone until the store was full.
+#[test]
+fn the_longest_is_one_that_cleaning_would_copy() {
+    let mut body = body_of(&[vec![1; 24], vec![2; 20]]);
+    assert_eq!(summarise_body(&body).unwrap().longest, 24);
+    body.extend(sealed(&[4; 1000], RecordKind::CONTROL, 0, seed()));
+    body.extend(sealed(&[0; 2000], RecordKind::PADDING, 0, seed()));
+    assert_eq!(summarise_body(&body).unwrap().longest, 24);
+    body.extend(sealed(&[5; 40], RecordKind::MOVED, 0, seed()));
+    assert_eq!(summarise_body(&body).unwrap().longest, 40);
+}
+
 #[test]
 fn the_digest_tells_a_record_that_was_swapped_for_another_good_one() {
     let ours = body_of(&[vec![1; 24], vec![2; 24]]);

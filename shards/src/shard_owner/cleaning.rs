@@ -19,7 +19,7 @@ use crate::{
     format::{
         control::ExtentFacts,
         moved::{MovedRecord, Origin},
-        record::{BodySummary, RecordHeader, RecordKind},
+        record::{BodySummary, RecordHeader},
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     memory::BufferPool,
@@ -37,7 +37,7 @@ use std::{
 /// What is known of the records of an extent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Contents {
-    /// The longest payload.
+    /// The longest payload of what is copied.
     longest: u32,
     /// There are records that cannot be moved one by one.
     is_fixed: bool,
@@ -45,7 +45,9 @@ pub(super) struct Contents {
 
 impl Contents {
     fn note(&mut self, header: &RecordHeader) {
-        self.longest = self.longest.max(header.length);
+        if header.kind.is_copied() {
+            self.longest = self.longest.max(header.length);
+        }
         self.is_fixed |= !header.kind.is_movable();
     }
 
@@ -401,11 +403,6 @@ impl ShardOwner {
             self.space.tell_all();
         }
     }
-}
-
-/// Control records that still say something are repeated by the checkpoint that freeing needs.
-const fn is_copied(kind: RecordKind) -> bool {
-    matches!(kind, RecordKind::DATA | RecordKind::MOVED)
 }
 
 impl Task {

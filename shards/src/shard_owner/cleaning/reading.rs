@@ -1,6 +1,6 @@
 //! Going through the frames of an extent, from runs that are read ahead.
 
-use super::{Stage, Task, is_copied};
+use super::{Stage, Task};
 use crate::{
     address::Address,
     device::{Completion, Device, Operation},
@@ -220,7 +220,7 @@ impl ShardOwner {
         header: &RecordHeader,
         bytes: &'a [u8],
     ) -> Result<Option<&'a [u8]>, Looked> {
-        if !is_copied(header.kind) {
+        if !header.kind.is_copied() {
             return Ok((!header.kind.is_movable()).then_some(&[]));
         }
         let geometry = self.context.layout.geometry();
