@@ -9,7 +9,7 @@ use crate::{
 };
 use corelog::{
     Address, AppendError, Core, Durability, FormatOptions, FrameNumber, Opening, Options, ReadError, Reading,
-    Route, Seat, ShardId, Store, Ticket, Turn,
+    Route, Seat, ShardId, Store, TicketId, Turn,
 };
 use std::{
     future::Future,
@@ -149,14 +149,14 @@ pub struct CorelogWriter<'engine> {
     core: Option<Core>,
     /// The frame of the last append: when the next goes to another, the core has something to submit.
     frame: FrameNumber,
-    last: Option<Ticket<'engine>>,
+    last: Option<TicketId>,
 }
 
 impl Writer for CorelogWriter<'_> {
     #[inline]
     fn append(&mut self, _id: RecordId, record: &[u8]) -> Result<Place, Fault> {
         let ticket = match &mut self.core {
-            None => self.store.append_to(Route::Shard(LOG), record)?,
+            None => self.store.append_to(Route::Shard(LOG), record)?.id(),
             Some(core) => loop {
                 match core.append(ShardId(core.id().0), record) {
                     Ok(ticket) => {
@@ -164,7 +164,7 @@ impl Writer for CorelogWriter<'_> {
                             self.frame = ticket.frame;
                             turn(core)?;
                         }
-                        break self.store.ticket(ticket);
+                        break ticket;
                     }
                     Err(AppendError::Full { .. }) => work(core, Some(SLEEP_MAX))?,
                     Err(error) => return Err(error.into()),
@@ -172,11 +172,11 @@ impl Writer for CorelogWriter<'_> {
             },
         };
         self.last = Some(ticket);
-        Ok(Place { log: 0, at: ticket.address().to_bits() })
+        Ok(Place { log: 0, at: ticket.address.to_bits() })
     }
 
     fn sync(&mut self) -> Result<(), Fault> {
-        let Some(last) = self.last.take() else { return Ok(()) };
+        let Some(last) = self.last.take().and_then(|last| self.store.ticket(last)) else { return Ok(()) };
         let Some(core) = &mut self.core else { return Ok(last.wait(Durability::Durable)?) };
         last.request(Durability::Durable);
         while !last.has_reached(Durability::Durable) {
