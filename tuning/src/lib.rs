@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod host;
+pub mod interrupts;
 pub mod probe;
 mod sysfs;
 pub mod topology;

@@ -47,13 +47,13 @@ impl DeviceProbe {
     /// real host.
     pub fn of_path(path: &Path, sys: &Path) -> Result<Self, ProbeError> {
         let path = nearest_existing(path)?;
-        let failed = |errno| ProbeError::Examine { path: path.clone(), errno };
-        let metadata = path.metadata().map_err(|error| failed(errno_of(&error)))?;
-        if metadata.file_type().is_block_device() {
-            return Ok(Self { file_system: None, block: find_block(sys, metadata.rdev()) });
+        let (is_device, number) = examine(&path)?;
+        let block = BlockDevice::read(sys, rustix::fs::major(number), rustix::fs::minor(number));
+        if is_device {
+            return Ok(Self { file_system: None, block });
         }
-        let file_system = FileSystem::of_path(&path).map_err(failed)?;
-        Ok(Self { file_system: Some(file_system), block: find_block(sys, metadata.dev()) })
+        let file_system = FileSystem::of_path(&path).map_err(|errno| ProbeError::Examine { path, errno })?;
+        Ok(Self { file_system: Some(file_system), block })
     }
 
     /// What a store on this device should know before it promises anything; empty when all is well.
@@ -63,8 +63,18 @@ impl DeviceProbe {
     }
 }
 
-fn find_block(sys: &Path, device: u64) -> Option<BlockDevice> {
-    BlockDevice::read(sys, rustix::fs::major(device), rustix::fs::minor(device))
+/// Major and minor number of the block device that `path` is, or is on.
+pub(crate) fn device_of(path: &Path) -> Result<(u32, u32), ProbeError> {
+    let (_, number) = examine(&nearest_existing(path)?)?;
+    Ok((rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+/// Whether it is a block device, and the number of that or of the one below.
+fn examine(path: &Path) -> Result<(bool, u64), ProbeError> {
+    let failed = |error| ProbeError::Examine { path: path.to_owned(), errno: errno_of(&error) };
+    let metadata = path.metadata().map_err(failed)?;
+    let is_device = metadata.file_type().is_block_device();
+    Ok((is_device, if is_device { metadata.rdev() } else { metadata.dev() }))
 }
 
 fn nearest_existing(path: &Path) -> Result<PathBuf, ProbeError> {

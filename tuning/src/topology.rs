@@ -80,6 +80,8 @@ pub enum TopologyError {
 pub struct Topology {
     cpus: Vec<Cpu>,
     notes: Vec<Note>,
+    /// Those that take the interrupts of the devices that matter.
+    interrupted: BTreeSet<CpuId>,
 }
 
 impl Topology {
@@ -100,7 +102,14 @@ impl Topology {
             .into_iter()
             .map(|id| Cpu { id, node: nodes.get(&id).copied(), core: core_of(sys, id, &mut notes) })
             .collect();
-        Ok(Self { cpus, notes })
+        Ok(Self { cpus, notes, interrupted: BTreeSet::new() })
+    }
+
+    /// The same CPUs, of which `interrupted` take the interrupts of the devices that matter ([`crate::interrupts`]): plans
+    /// have these first.
+    #[must_use]
+    pub fn preferring(self, interrupted: BTreeSet<CpuId>) -> Self {
+        Self { interrupted, ..self }
     }
 
     /// The usable CPUs, by number.
@@ -130,7 +139,7 @@ impl Topology {
     /// The CPUs to pin `cores` cores to, one each; `None` asks for one per usable CPU.
     ///
     /// Physical cores come before SMT siblings, and neighbours in the plan lie on different nodes as long as there
-    /// are several. What was asked for but is not there is in [`Plan::granted`]: two cores never share a CPU
+    /// are several. Otherwise those come first that take interrupts ([`Topology::preferring`]), then lower numbers. What was asked for but is not there is in [`Plan::granted`]: two cores never share a CPU
     /// unless the caller decides so.
     pub fn plan(&self, cores: Option<NonZeroU32>) -> Plan {
         let mut places = self.in_order_of_preference();
@@ -142,15 +151,19 @@ impl Topology {
     }
 
     fn in_order_of_preference(&self) -> Vec<CorePlace> {
-        // (rank among its siblings, rank of its core in the node, node): sorting by this takes the first sibling of
-        // every core before any second one, and goes round the nodes within each rank.
+        // (rank among its siblings, rank of its core in the node, whether the node has no interrupts, node): sorting by
+        // this takes the first sibling of every core before any second one, and goes round the nodes within each rank.
         let mut siblings_seen = BTreeMap::<CpuId, usize>::new();
         let mut cores_seen = BTreeMap::<(usize, Option<NodeId>), usize>::new();
         let mut ranked = Vec::with_capacity(self.cpus.len());
-        for cpu in &self.cpus {
+        let (first, then): (Vec<Cpu>, Vec<Cpu>) =
+            self.cpus.iter().partition(|cpu| self.interrupted.contains(&cpu.id));
+        let first_nodes: BTreeSet<_> = first.iter().map(|cpu| cpu.node).collect();
+        for cpu in first.into_iter().chain(then) {
             let sibling = take_next(siblings_seen.entry(cpu.core).or_default());
             let in_node = take_next(cores_seen.entry((sibling, cpu.node)).or_default());
-            ranked.push(((sibling, in_node, cpu.node), CorePlace { cpu: cpu.id, node: cpu.node }));
+            let rank = (sibling, in_node, !first_nodes.contains(&cpu.node), cpu.node);
+            ranked.push((rank, CorePlace { cpu: cpu.id, node: cpu.node }));
         }
         ranked.sort_by_key(|(rank, _)| *rank);
         ranked.into_iter().map(|(_, place)| place).collect()

@@ -68,7 +68,12 @@ fn measure(how: &Comparison<'_>) -> Result<LatencyReport, BenchError> {
     let runs = (how.repeats * (how.args.loads.len() + 1)) as u64;
     let ground = how.ground(runs * how.bytes(RUN_BYTES_MAX), 1)?;
     let files = Files::beside(&ground, 1)?;
-    let mut bare = BareDurable { file_bytes: FILE_BYTES, ..BareDurable::new(files.first()) }.prepare()?;
+    let mut bare = BareDurable {
+        file_bytes: FILE_BYTES,
+        pinning: how.pinning(&ground.path),
+        ..BareDurable::new(files.first())
+    }
+    .prepare()?;
     let options = how.options.clone().cores(1);
     let session = Session::open(&ground.path, &options, how.lanes(&ground, RECORD_BYTES))?;
     let (highest, bare_highest) = highest(how, &session, &mut bare)?;

@@ -41,6 +41,19 @@ fn a_plan_takes_physical_cores_first_and_goes_round_the_nodes() {
 }
 
 #[test]
+fn those_that_take_interrupts_come_first() {
+    let plan = |interrupted: &[u32], cores| {
+        let topology = Topology::read_allowed(two_nodes().root(), allowed(0..8)).unwrap();
+        planned(&topology.preferring(interrupted.iter().copied().map(CpuId).collect()), cores)
+    };
+    assert_eq!(plan(&[3], Some(1)), [3]);
+    assert_eq!(plan(&[3], None), [3, 0, 2, 1, 6, 4, 7, 5], "still round the nodes, and physical cores first");
+    assert_eq!(plan(&[5], None), [5, 2, 0, 3, 1, 6, 4, 7], "a sibling before its lower neighbour");
+    assert_eq!(plan(&[0, 1, 2, 3, 4, 5, 6, 7], None), plan(&[], None));
+    assert_eq!(plan(&[99], None), plan(&[], None), "one that may not be used is none");
+}
+
+#[test]
 fn a_smaller_cpuset_is_respected_and_the_shortfall_is_named() {
     let topology = Topology::read_allowed(two_nodes().root(), allowed([1, 5, 6])).unwrap();
     assert_eq!(planned(&topology, None), [1, 6, 5]);

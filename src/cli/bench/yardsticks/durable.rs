@@ -11,7 +11,7 @@ use super::{
     Comparison, Files,
     verdict::{Pairs, Target, Verdicts},
 };
-use corelog_yardstick::{BareDurable, Figures, Pinning, PreparedDurable, SyncBy, fio};
+use corelog_yardstick::{BareDurable, Figures, PreparedDurable, SyncBy, fio};
 
 const RECORD_BYTES: usize = 256;
 const WAITING: [usize; 3] = [1, 16, 128];
@@ -30,7 +30,9 @@ pub(super) fn run(how: &Comparison<'_>, found: &mut Verdicts) -> Result<(), Benc
     let ground = how.ground(runs * how.bytes(RUN_BYTES_MAX / 4), 1)?;
     let files = Files::beside(&ground, 1)?;
     let file_bytes = how.bytes(FILE_BYTES).clamp(1 << 20, FILE_BYTES);
-    let mut bare = BareDurable { file_bytes, ..BareDurable::new(files.first()) }.prepare()?;
+    let mut bare =
+        BareDurable { file_bytes, pinning: how.pinning(&ground.path), ..BareDurable::new(files.first()) }
+            .prepare()?;
     let options = how.options.clone().cores(1);
     let session = Session::open(&ground.path, &options, how.lanes(&ground, RECORD_BYTES))?;
     let records = how.args.bytes.map_or(u64::MAX, |bytes| (bytes.0 / RECORD_BYTES as u64).max(1));
@@ -80,7 +82,7 @@ fn bound(
     if waiting == 1 {
         let (path, duration) = (files.first(), how.time());
         let job = fio::Job::Durable { path, file_bytes, block_bytes: FIO_BLOCK_BYTES, duration };
-        if let Some(found) = fio::run(&job, Pinning::From(0))? {
+        if let Some(found) = fio::run(&job, how.pinning(&files.first()))? {
             return Ok((found, "fio, DSYNC"));
         }
     }

@@ -37,7 +37,8 @@ fn pair(
     let log_bytes = payload_bytes + all_records * RECORD_OVERHEAD;
     let ground = how.ground((log_bytes + log_bytes / 8) * (how.repeats as u64 + 1), count)?;
     let files = Files::beside(&ground, count)?;
-    let mut bare = BareLoop::new(files.paths(), record_bytes, payload_bytes, Space::PreWritten).prepare()?;
+    let bare = BareLoop::new(files.paths(), record_bytes, payload_bytes, Space::PreWritten);
+    let mut bare = BareLoop { pinning: how.pinning(&ground.path), ..bare }.prepare()?;
     let options = how.options.clone().cores(count);
     let session = Session::open(&ground.path, &options, how.lanes(&ground, record_bytes))?;
     let records = (all_records / u64::from(count)).max(1);

@@ -22,8 +22,14 @@ use crate::cli::{
     size::ByteSize,
 };
 use corelog::Options;
+use corelog_tuning::{interrupts, topology::Topology};
+use corelog_yardstick::Pinning;
 use serde::Serialize;
-use std::{fmt, fs, path::PathBuf, time::Duration};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use verdict::{Verdicts, table};
 
 /// A run that ends by its bytes; this only bounds it.
@@ -66,6 +72,16 @@ impl<'a> Comparison<'a> {
     fn core_counts(&self) -> impl Iterator<Item = u32> + use<> {
         let most = cores(self.options);
         [1, 2].into_iter().filter(move |&count| count <= most)
+    }
+
+    /// Where the bounds run: on the CPUs that the cores of a store at `path` are given.
+    pub(super) fn pinning(&self, path: &Path) -> Pinning {
+        let (sys, proc) = (Path::new("/sys"), Path::new("/proc"));
+        let Ok(topology) = Topology::read(sys) else { return Pinning::From(0) };
+        let topology = topology.preferring(interrupts::cpus_of(path, sys, proc));
+        let first = topology.plan(None).places.first().map(|place| place.cpu);
+        let index = topology.cpus().iter().position(|cpu| Some(cpu.id) == first);
+        Pinning::From(index.unwrap_or(0))
     }
 
     /// Payload of one run: as asked, or `default`.

@@ -6,7 +6,7 @@ use super::{
     verdict::{Pairs, Target, Verdicts},
 };
 use corelog::Durability;
-use corelog_yardstick::{BareRead, Figures, Pinning, PreparedRead, fio};
+use corelog_yardstick::{BareRead, Figures, PreparedRead, fio};
 use std::sync::Arc;
 
 const RECORD_BYTES: usize = 1024;
@@ -20,7 +20,9 @@ pub(super) fn run(how: &Comparison<'_>, found: &mut Verdicts) -> Result<(), Benc
     let bytes = how.bytes(BYTES);
     let ground = how.ground(bytes + bytes / 8, 1)?;
     let files = Files::beside(&ground, 1)?;
-    let mut bare = BareRead { file_bytes: bytes, ..BareRead::new(files.first()) }.prepare()?;
+    let mut bare =
+        BareRead { file_bytes: bytes, pinning: how.pinning(&ground.path), ..BareRead::new(files.first()) }
+            .prepare()?;
     let options = how.options.clone().cores(1);
     let session = Session::open(&ground.path, &options, how.lanes(&ground, RECORD_BYTES))?;
     let limits = Limits { time: RUN_MAX, records: (bytes / RECORD_BYTES as u64).max(1) };
@@ -56,7 +58,7 @@ fn bound(
         depth: in_flight as u32,
         duration: how.time(),
     };
-    Ok(match fio::run(&job, Pinning::From(0))? {
+    Ok(match fio::run(&job, how.pinning(&files.first()))? {
         Some(found) => (found, "fio"),
         None => (bare.run(in_flight as u64, how.time())?, "bare loop"),
     })

@@ -34,6 +34,7 @@ pub(super) fn run(how: &Comparison<'_>, found: &mut Verdicts) -> Result<(), Benc
         let bare = BareRead {
             record_bytes: READ_BYTES,
             file_bytes: bytes.max(1 << 20),
+            pinning: how.pinning(&ground.path),
             ..BareRead::new(files.first())
         };
         let mut bare = bare.prepare()?;
