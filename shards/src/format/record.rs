@@ -413,11 +413,9 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
         rest = behind;
         records += 1;
         digest = digest.with(header_bytes);
-        if header.kind.is_copied() {
-            longest = header.length.max(longest);
-        }
         // Nearly all are such.
         if header.kind == RecordKind::DATA {
+            longest = header.length.max(longest);
             (appended, has_news) = (appended + 1, true);
             payload_bytes += u64::from(header.length);
             continue;
@@ -442,6 +440,9 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
                 has_news = true;
             }
             _ => has_news = true,
+        }
+        if header.kind.is_copied() {
+            longest = header.length.max(longest);
         }
         let kind = 1_u32 << header.kind.code();
         appended += u32::from(kind & ONE_APPENDED != 0);
