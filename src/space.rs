@@ -160,8 +160,9 @@ impl Store {
     /// shards to be cleaned: grow it first.
     ///
     /// What is appended while cleaning has yet to make room waits as it does for a full ring; `StoreFull` is the answer
-    /// only if nothing can be won. Extents that hold parts of large records, or of batches that did not fit a buffer,
-    /// are not cleaned; nor are those at and behind the slowest cursor of their shard.
+    /// only if nothing can be won. Extents that hold parts of large records are not cleaned; nor are those at and behind the
+    /// slowest cursor of their shard, nor, where they hold parts of longer batches, those from the first extent on of a
+    /// batch that is still open.
     ///
     /// A copy is in the log behind records that are younger than it. So whoever builds an index from a scan needs
     /// versions in the records, and keeps the record of a deletion alive for as long as an older one may be in the log.

@@ -22,11 +22,13 @@ use std::{
 /// reservation.
 pub trait RecordOwner: Send + Sync {
     /// True if the record at `address` is wanted. In doubt, true: a record that is not in the index yet, though its
-    /// append has returned or its answer is on the way, is wanted. Nothing tells twice: what is not wanted is gone.
+    /// append has returned or its answer is on the way, is wanted. Nothing tells twice: what is not wanted is gone. The
+    /// records of a batch may be asked for from the moment on at which its commit takes effect, which is before it returns;
+    /// whoever has versions in the records takes one that is newer than the index for wanted.
     fn is_live(&self, address: Address, payload: &[u8]) -> bool;
 
     /// The record at `from` has a durable copy at `to`: whoever looks it up shall find `to` from now on, and `from`
-    /// will soon be gone. False if the record is not wanted any more; the copy counts as dead then. After a crash it
+    /// will soon be gone. Of a batch it may be the first that is heard of the record. False if the record is not wanted any more; the copy counts as dead then. After a crash it
     /// may be called again for a pair that it was called for before.
     fn relocated(&self, from: Address, to: Address, payload: &[u8]) -> bool;
 }

@@ -140,6 +140,8 @@ pub const RESERVE_SHARE: u64 = 4;
 pub const MOVED_HEAD_BYTES: usize = 48;
 /// Bytes of each moved record in it, beside the copy itself.
 pub const MOVED_ENTRY_BYTES: usize = 8;
+/// And if there is batch data among them.
+pub const MOVED_ROOT_BYTES: usize = 16;
 /// Extents for each shard from which on a store gets cold shards, if it is asked to have them: each takes two, and two of
 /// the reserve, and while somebody scans one or two more are kept. With fewer this would make a store that is 70 % live full.
 pub const COLD_EXTENTS_MIN: u32 = 64;
@@ -147,6 +149,8 @@ pub const COLD_EXTENTS_MIN: u32 = 64;
 pub const CLEAN_READ_BYTES: u64 = 1 << 20;
 /// Records that one step of cleaning looks at.
 pub const CLEAN_RECORDS_PER_STEP_MAX: u32 = 1024;
+/// Groups of batch data that one extent is cleaned with; one with more is left to trims.
+pub const CLEAN_LISTED_GROUPS_MAX: usize = 1 << 20;
 /// Groups of copies that are on their way to stable media; then cleaning waits.
 pub const CLEAN_GROUPS_PENDING_MAX: usize = 8;
 /// Short reads that cleaning repeats before it leaves an extent alone.

@@ -179,6 +179,10 @@ mutants! {
     ColdShardForgotten,
     /// The checkpoint of a cold shard leaves out how far the copying of another shard's extent has come.
     CrossingUnsaid,
+    /// Cleaning copies batch data that no list makes count, so that the copy does.
+    UncountedCopied,
+    /// An extent with the list of a batch is freed before what the list leads to.
+    ListFreedFirst,
 }
 
 impl Mutant {

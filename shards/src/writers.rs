@@ -6,10 +6,13 @@
 //! itself, or when the writer is given up. Taken once per batch or large record that does not fit a buffer, so a mutex
 //! is good enough. Whoever has to read all of a shard, and is not to lose any of it to trims, pins all of it.
 
-use crate::ids::{ExtentOrdinal, FrameNumber};
+use crate::{
+    ids::{ExtentOrdinal, FrameNumber},
+    park::Bell,
+};
 use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// The writer is at work.
@@ -24,10 +27,18 @@ struct Pin {
     until: AtomicU64,
 }
 
+/// Who sleeps until a writer is given up: that of one that is done shows in the log.
+#[derive(Debug, Default)]
+struct Sleeper {
+    listens: AtomicBool,
+    bell: OnceLock<Arc<Bell>>,
+}
+
 /// The open writers of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct OpenWriters {
     pins: Mutex<Vec<Arc<Pin>>>,
+    sleeper: Arc<Sleeper>,
 }
 
 impl OpenWriters {
@@ -38,7 +49,7 @@ impl OpenWriters {
         // Those that are over are taken out here, so that there are never more than were open at a time.
         pins.retain(|pin| !pin.is_over(submitted));
         pins.push(Arc::clone(&pin));
-        WriterPin(pin)
+        WriterPin { pin, sleeper: Arc::clone(&self.sleeper) }
     }
 
     /// The oldest extent that an open writer needs.
@@ -46,28 +57,45 @@ impl OpenWriters {
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         pins.iter().filter(|pin| !pin.is_over(submitted)).map(|pin| pin.from).min()
     }
+
+    /// Rings the bell when the next writer is given up. The caller looks at [`OpenWriters::oldest`] once more before it
+    /// sleeps.
+    pub(crate) fn ring_at_next_end(&self, bell: &Arc<Bell>) {
+        let _same = self.sleeper.bell.get_or_init(|| Arc::clone(bell));
+        self.sleeper.listens.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Pin {
     fn is_over(&self, submitted: FrameNumber) -> bool {
-        self.until.load(Ordering::Acquire) <= submitted.0
+        self.until.load(Ordering::SeqCst) <= submitted.0
     }
 }
 
 /// Held by a writer; dropping it gives up what was written.
 #[derive(Debug)]
-pub(crate) struct WriterPin(Arc<Pin>);
+pub(crate) struct WriterPin {
+    pin: Arc<Pin>,
+    sleeper: Arc<Sleeper>,
+}
 
 impl WriterPin {
     /// The root of the list is in `frame`.
     pub(crate) fn end(&self, frame: FrameNumber) {
-        self.0.until.store(frame.0 + 1, Ordering::Release);
+        self.pin.until.store(frame.0 + 1, Ordering::Release);
     }
 }
 
 impl Drop for WriterPin {
     fn drop(&mut self) {
-        let _was_done = self.0.until.compare_exchange(OPEN, GIVEN_UP, Ordering::AcqRel, Ordering::Relaxed);
+        let given_up = self.pin.until.compare_exchange(OPEN, GIVEN_UP, Ordering::SeqCst, Ordering::Relaxed);
+        // Either the sleeper's second look sees this one given up, or it is seen to listen here.
+        if given_up.is_ok()
+            && self.sleeper.listens.swap(false, Ordering::SeqCst)
+            && let Some(bell) = self.sleeper.bell.get()
+        {
+            bell.ring();
+        }
     }
 }
 

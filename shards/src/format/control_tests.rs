@@ -59,8 +59,19 @@ fn moved(records: u64) -> MovedGroup {
         from: 1 << 20,
         up_to: (1 << 20) + 4096,
         previous: (records > 0).then(|| Address::from_bits(0x0123_4567)),
-        records: (0..records).map(|index| MovedRecord { byte: (1 << 20) + index * 64, length: 40 }).collect(),
+        records: (0..records)
+            .map(|index| MovedRecord { byte: (1 << 20) + index * 64, length: 40, root: None })
+            .collect(),
     }
+}
+
+/// Every other one is of batch data.
+fn moved_of_batches(records: u64) -> MovedGroup {
+    let mut group = moved(records);
+    for record in group.records.iter_mut().step_by(2) {
+        record.root = Some(LogPlace { ordinal: ExtentOrdinal(8), byte: 5 << 20 });
+    }
+    group
 }
 
 fn controls() -> Vec<Control> {
@@ -83,6 +94,7 @@ fn controls() -> Vec<Control> {
         Control::Resolved { id: batch(7), settled: batch(3) },
         Control::Moved(moved(3)),
         Control::Moved(moved(0)),
+        Control::Moved(moved_of_batches(3)),
     ];
     all.extend(checkpoint(3, 2).split(1 << 16).into_iter().map(Control::Checkpoint));
     all
@@ -180,4 +192,18 @@ proptest! {
             prop_assert_eq!(Control::decode(&control.encode()), Ok(Some(control)));
         }
     }
+}
+
+#[test]
+fn what_makes_a_moved_record_count_lies_behind_it() {
+    let mut group = moved_of_batches(3);
+    let plain = Control::Moved(moved(3)).encode();
+    assert_eq!(plain.len() + 3 * 16, Control::Moved(group.clone()).encode().len());
+    group.records[2].root = Some(LogPlace { ordinal: ExtentOrdinal(6), byte: 5 << 20 });
+    let error = Control::decode(&Control::Moved(group).encode()).unwrap_err();
+    assert_eq!(error.field, "the list of a moved record");
+    // One who does not know of roots reads the same records.
+    let mut form_0 = Control::Moved(moved_of_batches(3)).encode();
+    form_0[1] = 0;
+    assert_eq!(Control::decode(&form_0), Ok(Some(Control::Moved(moved(3)))));
 }

@@ -5,13 +5,16 @@
 
 use super::{
     codec::{Fields, Writer},
-    control::{ControlError, ExtentFacts},
+    control::{ControlError, ExtentFacts, LogPlace},
     record::{ControlKind, record_bytes},
 };
 use crate::{
     address::Address,
     ids::{ExtentIndex, ExtentOrdinal, Generation, ShardId},
-    limits::{COUNTER_MAX, MOVED_ENTRY_BYTES, MOVED_HEAD_BYTES, RECORD_ALIGNMENT, RECORD_PAYLOAD_BYTES_MAX},
+    limits::{
+        COUNTER_MAX, MOVED_ENTRY_BYTES, MOVED_HEAD_BYTES, MOVED_ROOT_BYTES, RECORD_ALIGNMENT,
+        RECORD_PAYLOAD_BYTES_MAX,
+    },
 };
 
 /// The extent that copies were made of.
@@ -43,7 +46,13 @@ pub struct MovedRecord {
     pub byte: u64,
     /// Bytes of the payload.
     pub length: u32,
+    /// Of batch data, where the list begins by which it counts: that is where a scan gives it as long as the original is
+    /// there.
+    pub root: Option<LogPlace>,
 }
+
+/// The roots of batch data stand behind the entries.
+const WITH_ROOTS: u8 = 1;
 
 /// A group of copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,16 +71,26 @@ pub struct MovedGroup {
 
 impl MovedGroup {
     pub(super) fn encoded_bytes(&self) -> usize {
-        Self::bytes_of(self.records.len())
+        Self::bytes_of(self.records.len(), self.has_roots())
     }
 
-    /// Bytes of the payload of a group with so many copies.
-    pub(crate) const fn bytes_of(records: usize) -> usize {
-        MOVED_HEAD_BYTES + records * MOVED_ENTRY_BYTES
+    fn has_roots(&self) -> bool {
+        self.records.iter().any(|record| record.root.is_some())
+    }
+
+    /// Bytes of the payload of a group with so many copies, of batch data or not.
+    pub(crate) const fn bytes_of(records: usize, has_roots: bool) -> usize {
+        MOVED_HEAD_BYTES + records * Self::entry_bytes(has_roots)
+    }
+
+    /// Bytes that it takes for each copy.
+    pub(crate) const fn entry_bytes(has_roots: bool) -> usize {
+        if has_roots { MOVED_ENTRY_BYTES + MOVED_ROOT_BYTES } else { MOVED_ENTRY_BYTES }
     }
 
     pub(super) fn encode(&self, fields: &mut Writer<'_>) {
-        fields.put(&[ControlKind::MovedGroup as u8, 0]);
+        let form = if self.has_roots() { WITH_ROOTS } else { 0 };
+        fields.put(&[ControlKind::MovedGroup as u8, form]);
         fields.u16(self.origin.shard.0);
         fields.u32(u32::try_from(self.records.len()).unwrap_or(u32::MAX));
         fields.u32(self.origin.extent.0);
@@ -86,10 +105,16 @@ impl MovedGroup {
             fields.u32(u32::try_from(units).unwrap_or(u32::MAX));
             fields.u32(record.length);
         }
+        if form == WITH_ROOTS {
+            for root in self.records.iter().map(|record| record.root.unwrap_or_default()) {
+                fields.u64(root.ordinal.0);
+                fields.u64(root.byte);
+            }
+        }
     }
 
     pub(super) fn decode(fields: &mut Fields<'_>) -> Result<Option<Self>, ControlError> {
-        let Some((mut group, count)) = Self::head(fields) else { return Ok(None) };
+        let Some((mut group, form, count)) = Self::head(fields) else { return Ok(None) };
         if group.origin.ordinal.0 > COUNTER_MAX || group.from > group.up_to {
             return Err(ControlError { field: "the origin of moved records" });
         }
@@ -106,11 +131,30 @@ impl MovedGroup {
             least = record.byte + record_bytes(u64::from(record.length));
             group.records.push(record);
         }
+        if form & WITH_ROOTS != 0 && group.read_roots(fields)?.is_none() {
+            return Ok(None);
+        }
         Ok(Some(group))
     }
 
-    fn head(fields: &mut Fields<'_>) -> Option<(Self, u32)> {
-        fields.skip(2)?;
+    /// `None`: they are not there.
+    fn read_roots(&mut self, fields: &mut Fields<'_>) -> Result<Option<()>, ControlError> {
+        let oldest = self.origin.ordinal;
+        for record in &mut self.records {
+            let (Some(ordinal), Some(byte)) = (fields.u64(), fields.u64()) else { return Ok(None) };
+            // No extent begins at the first byte of a store.
+            let root = (byte > 0).then_some(LogPlace { ordinal: ExtentOrdinal(ordinal), byte });
+            if root.is_some_and(|root| root.ordinal < oldest || ordinal > COUNTER_MAX) {
+                return Err(ControlError { field: "the list of a moved record" });
+            }
+            record.root = root;
+        }
+        Ok(Some(()))
+    }
+
+    fn head(fields: &mut Fields<'_>) -> Option<(Self, u8, u32)> {
+        fields.skip(1)?;
+        let form = fields.u8()?;
         let shard = ShardId(fields.u16()?);
         let count = fields.u32()?;
         let (extent, generation) = (ExtentIndex(fields.u32()?), Generation(fields.u32()?));
@@ -121,12 +165,12 @@ impl MovedGroup {
             bits => Some(Address::from_bits(bits)),
         };
         let origin = Origin { shard, ordinal, extent, generation };
-        Some((Self { origin, from, up_to, previous, records: Vec::new() }, count))
+        Some((Self { origin, from, up_to, previous, records: Vec::new() }, form, count))
     }
 
     fn entry(fields: &mut Fields<'_>, from: u64) -> Option<MovedRecord> {
         let units = u64::from(fields.u32()?);
         let length = fields.u32()?;
-        Some(MovedRecord { byte: from.checked_add(units * RECORD_ALIGNMENT)?, length })
+        Some(MovedRecord { byte: from.checked_add(units * RECORD_ALIGNMENT)?, length, root: None })
     }
 }

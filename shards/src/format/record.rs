@@ -66,13 +66,14 @@ impl RecordKind {
     /// True if cleaning copies it by itself, or may leave it behind.
     #[must_use]
     pub const fn is_movable(self) -> bool {
-        matches!(self, Self::DATA | Self::MOVED | Self::VOID | Self::PADDING | Self::CONTROL)
+        self.is_copied() || matches!(self, Self::VOID | Self::PADDING | Self::CONTROL | Self::BATCH_COMMIT)
     }
 
-    /// True if cleaning copies it. Control records that still say something are repeated by the checkpoint that freeing needs.
+    /// True if cleaning copies it where it is wanted. Control records that still say something are repeated by the
+    /// checkpoint that freeing needs; and what a list makes count needs no list once it is copied.
     #[must_use]
     pub const fn is_copied(self) -> bool {
-        matches!(self, Self::DATA | Self::MOVED)
+        matches!(self, Self::DATA | Self::MOVED | Self::BATCH_DATA)
     }
 
     /// False for a kind that a later version brought.
@@ -386,14 +387,59 @@ pub struct BodySummary {
     pub lists_from: Option<ExtentOrdinal>,
     /// One of them is more than a part of a checkpoint, or what goes with one.
     pub has_news: bool,
-    /// The longest payload of what cleaning would copy.
-    pub longest: u32,
-    /// One of them cannot be moved by itself.
-    pub is_fixed: bool,
+    /// What cleaning has to know of them.
+    pub contents: BodyContents,
     /// Records that somebody appended; a large one counts by its list.
     pub appended: u32,
     /// Bytes of payload that somebody appended.
     pub payload_bytes: u64,
+}
+
+/// What cleaning has to know of some records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BodyContents {
+    /// The longest payload that may have to be copied.
+    pub longest: u32,
+    /// One of them cannot be moved by itself.
+    pub is_fixed: bool,
+    /// There is batch data.
+    pub has_batch_data: bool,
+    /// There is batch data, or some of a list.
+    pub is_of_batches: bool,
+    /// Bytes that are copied in no case.
+    pub idle_bytes: u64,
+    /// The oldest extent that lists of batches, or parts of such lists, lead to.
+    pub batches_from: Option<ExtentOrdinal>,
+}
+
+impl BodyContents {
+    /// Adds a record. `record`: its bytes, header included.
+    pub fn note(&mut self, header: &RecordHeader, record: &[u8]) {
+        if header.kind.is_copied() {
+            self.longest = header.length.max(self.longest);
+            self.has_batch_data |= header.kind == RecordKind::BATCH_DATA;
+            self.is_of_batches |= self.has_batch_data;
+            return;
+        }
+        self.idle_bytes += header.stride();
+        self.is_fixed |= !header.kind.is_movable();
+        self.is_of_batches |= header.kind == RecordKind::BATCH_COMMIT;
+        // What is prepared makes nothing count.
+        if header.kind == RecordKind::BATCH_COMMIT && header.flags != RecordFlags::PREPARED {
+            let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);
+            self.batches_from = self.batches_from.into_iter().chain(from).min();
+        }
+    }
+
+    /// Adds what is known of other records.
+    pub fn add(&mut self, other: &Self) {
+        self.longest = self.longest.max(other.longest);
+        self.is_fixed |= other.is_fixed;
+        self.has_batch_data |= other.has_batch_data;
+        self.is_of_batches |= other.is_of_batches;
+        self.idle_bytes += other.idle_bytes;
+        self.batches_from = self.batches_from.into_iter().chain(other.batches_from).min();
+    }
 }
 
 /// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
@@ -402,7 +448,7 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
     let mut rest = body;
     let (mut records, mut digest, mut has_control) = (0, RecordsDigest::new(), false);
     let (mut lists_from, mut has_news) = (None::<ExtentOrdinal>, false);
-    let (mut longest, mut is_fixed) = (0, false);
+    let mut contents = BodyContents::default();
     let (mut appended, mut payload_bytes) = (0, 0);
     while !rest.is_empty() {
         let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
@@ -415,11 +461,12 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
         digest = digest.with(header_bytes);
         // Nearly all are such.
         if header.kind == RecordKind::DATA {
-            longest = header.length.max(longest);
+            contents.longest = header.length.max(contents.longest);
             (appended, has_news) = (appended + 1, true);
             payload_bytes += u64::from(header.length);
             continue;
         }
+        contents.note(&header, record);
         match header.kind {
             RecordKind::CONTROL => {
                 has_control = true;
@@ -441,26 +488,12 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
             }
             _ => has_news = true,
         }
-        if header.kind.is_copied() {
-            longest = header.length.max(longest);
-        }
         let kind = 1_u32 << header.kind.code();
         appended += u32::from(kind & ONE_APPENDED != 0);
         payload_bytes += u64::from(header.length) * u64::from(kind & APPENDED != 0);
-        is_fixed |= !header.kind.is_movable();
     }
     let digest = digest.value();
-    Ok(BodySummary {
-        records,
-        digest,
-        has_control,
-        lists_from,
-        has_news,
-        longest,
-        is_fixed,
-        appended,
-        payload_bytes,
-    })
+    Ok(BodySummary { records, digest, has_control, lists_from, has_news, contents, appended, payload_bytes })
 }
 
 /// Checks and yields the records of a frame's body, each with its offset in the body. After an error it ends.

@@ -118,12 +118,12 @@ fn a_hole_or_an_overrun_in_a_body_is_malformed() {
 #[test]
 fn the_longest_is_one_that_cleaning_would_copy() {
     let mut body = body_of(&[vec![1; 24], vec![2; 20]]);
-    assert_eq!(summarise_body(&body).unwrap().longest, 24);
+    assert_eq!(summarise_body(&body).unwrap().contents.longest, 24);
     body.extend(sealed(&[4; 1000], RecordKind::CONTROL, 0, seed()));
     body.extend(sealed(&[0; 2000], RecordKind::PADDING, 0, seed()));
-    assert_eq!(summarise_body(&body).unwrap().longest, 24);
+    assert_eq!(summarise_body(&body).unwrap().contents.longest, 24);
     body.extend(sealed(&[5; 40], RecordKind::MOVED, 0, seed()));
-    assert_eq!(summarise_body(&body).unwrap().longest, 40);
+    assert_eq!(summarise_body(&body).unwrap().contents.longest, 40);
 }
 
 #[test]

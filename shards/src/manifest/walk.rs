@@ -195,7 +195,7 @@ impl ManifestWalk {
                 return step;
             }
             if let Some(want) = self.want.take() {
-                match self.arrived(want) {
+                match self.arrived(want, extents) {
                     Ok(None) => continue,
                     Ok(Some(step)) => return step,
                     Err(fault) => return WalkStep::Fault(fault),
@@ -271,7 +271,11 @@ impl ManifestWalk {
     }
 
     /// Takes what was read. `Ok(Some(_))`: there is something to tell, or nothing to do before the read is made.
-    fn arrived(&mut self, want: Want) -> Result<Option<WalkStep>, Box<WalkFault>> {
+    fn arrived(
+        &mut self,
+        want: Want,
+        extents: &impl ExtentSequence,
+    ) -> Result<Option<WalkStep>, Box<WalkFault>> {
         let Want { generation, entry, level, .. } = want;
         let address = entry.address;
         let failed = |fault| Box::new(WalkFault { address, fault });
@@ -286,6 +290,11 @@ impl ManifestWalk {
                 return Ok(Some(WalkStep::Need));
             }
         };
+        // What was read of an extent that somebody else claimed meanwhile is theirs.
+        if extents.generation_of(address.extent(&self.setup.geometry)) != Some(generation) {
+            self.pass(&entry);
+            return Ok(Some(WalkStep::Reclaimed(address)));
+        }
         let in_slot = address.byte() - self.setup.geometry.byte_of(address.slot(&self.setup.geometry));
         let start = usize::try_from(in_slot).unwrap_or(usize::MAX).min(bytes.len());
         let taken = self.take(entry, level, generation, bytes.slice(start..));

@@ -7,7 +7,7 @@ use crate::{
         checksum::{RecordsDigest, StoreSeed},
         control::Control,
         frame::FrameHeader,
-        moved::{MovedGroup, Origin},
+        moved::{MovedGroup, MovedRecord, Origin},
         record::{MalformedFrame, RecordHeader, RecordKind, check_record},
     },
     geometry::Geometry,
@@ -39,7 +39,7 @@ pub(super) struct LoadedFrame {
     /// The group of copies that the last record belongs to, and how many of them were met.
     group: Option<(MovedGroup, usize)>,
     /// What the last record is a copy of.
-    moved_from: Option<(Origin, u64)>,
+    moved_from: Option<(Origin, MovedRecord)>,
     geometry: Geometry,
     seed: StoreSeed,
 }
@@ -134,8 +134,8 @@ impl LoadedFrame {
         while self.next_byte() < byte && self.next().is_some() {}
     }
 
-    /// What the last record that [`LoadedFrame::next`] gave is a copy of, and where that begins.
-    pub(super) const fn moved_from(&self) -> Option<(Origin, u64)> {
+    /// What the last record that [`LoadedFrame::next`] gave is a copy of.
+    pub(super) const fn moved_from(&self) -> Option<(Origin, MovedRecord)> {
         self.moved_from
     }
 
@@ -150,7 +150,7 @@ impl LoadedFrame {
             }
             (RecordKind::MOVED, _) => {
                 if let Some((group, met)) = &mut self.group {
-                    self.moved_from = group.records.get(*met).map(|it| (group.origin, it.byte));
+                    self.moved_from = group.records.get(*met).map(|it| (group.origin, *it));
                     *met += 1;
                 }
             }

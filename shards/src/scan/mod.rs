@@ -155,8 +155,11 @@ impl ExtentSequence for LiveExtents<'_> {
 
     fn generation_of(&self, extent: ExtentIndex) -> Option<Generation> {
         let entry = self.directory.extents.get(extent)?;
+        let is_given_up = self.given_up.is_some_and(|it| {
+            (it.shard, it.extent, it.generation) == (self.shard.id(), extent, entry.generation)
+        });
         let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.shard.id();
-        is_ours.then_some(entry.generation)
+        (is_ours && !is_given_up).then_some(entry.generation)
     }
 
     fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {

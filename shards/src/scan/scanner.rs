@@ -5,7 +5,7 @@ mod leaving;
 use super::{
     Damage, ExtentSequence, Fault, Limit, OnDamage, Position, Run, ScanPlace, ScanRecord, ScanSetup,
     SequencedExtent, Start, Wanted,
-    copies::as_counted,
+    copies::Seen,
     error::weight,
     frame::LoadedFrame,
     window::{Lookup, Window},
@@ -24,7 +24,6 @@ use crate::{
     reads::ReadError,
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
 
 /// What a scan came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,9 +108,7 @@ pub struct Scanner {
     plan: Option<(ExtentOrdinal, SlotIndex)>,
     last_term: Term,
     last_slots: u64,
-    /// Extents that the scan has passed, or that were cleaned while it was in them: copies of records before the byte
-    /// are none of its business.
-    left: BTreeMap<ExtentOrdinal, u64>,
+    seen: Seen,
     /// Extents are missing that the scan passed over: copies of their records may be behind the limit.
     has_jumped: bool,
     /// A frame that is lost, while the next good one is looked for.
@@ -156,7 +153,7 @@ impl Scanner {
             plan: None,
             last_term: Term(0),
             last_slots: 1,
-            left: BTreeMap::new(),
+            seen: Seen::new(next.ordinal),
             has_jumped: false,
             lost: None,
             stopped: None,
@@ -308,7 +305,11 @@ impl Scanner {
     fn next_in_batch(&mut self, extents: &impl ExtentSequence) -> Option<Step> {
         let step = self.batch.as_mut()?.step(&self.setup, extents);
         match &step {
-            None => self.batch = None,
+            None => {
+                let ended = self.batch.take();
+                self.has_jumped |=
+                    ended.is_some_and(|batch| self.seen.end_batch(batch, &self.setup.geometry));
+            }
             Some(Step::Damage(damage)) if self.setup.on_damage == OnDamage::Stop => {
                 self.stopped = Some(Damage::clone(damage));
             }
@@ -328,7 +329,7 @@ impl Scanner {
             let done = std::mem::take(&mut self.resume_batch);
             let fault = match next {
                 Ok(record) if self.setup.wanted == Wanted::All => {
-                    return Some(Step::Record(as_counted(record, frame, &self.left, extents)));
+                    return Some(Step::Record(self.seen.as_counted(record, frame, extents)));
                 }
                 Ok(record) => match meaning(&record) {
                     Meaning::Large(list) | Meaning::Batch(list)
@@ -337,13 +338,13 @@ impl Scanner {
                         continue;
                     }
                     Meaning::Give | Meaning::Large(_) => return Some(Step::Record(record)),
-                    Meaning::Copy => match as_counted(record, frame, &self.left, extents) {
+                    Meaning::Copy => match self.seen.as_counted(record, frame, extents) {
                         ScanRecord { kind: RecordKind::MOVED, .. } => continue,
                         counted => return Some(Step::Record(counted)),
                     },
                     Meaning::Nothing => continue,
                     Meaning::Batch(list) => {
-                        let place = (offset, done);
+                        let place = (place_of(frame.ordinal, &record), offset, done);
                         let batch = WithinBatch::new(&self.setup, self.seed, &record, &list, place);
                         self.batch = Some(batch);
                         return None;
@@ -624,9 +625,10 @@ impl Scanner {
         self.last_term = checked.header.term;
         self.last_slots = checked.header.slots(geometry);
         if self.next.slot.is_some() && candidate.ordinal != self.next.ordinal {
-            self.left.entry(self.next.ordinal).or_insert(u64::MAX);
+            self.seen.leave(self.next.ordinal, u64::MAX);
             self.has_jumped |= candidate.ordinal.0 > self.next.ordinal.0 + 1;
         }
+        self.seen.enter(candidate.extent.extent);
         self.next = Next {
             ordinal: candidate.ordinal,
             slot: Some(end),

@@ -2,15 +2,18 @@
 
 use super::{ExtentSequence, ScanPlace, ScanRecord, ScanSetup, scanner::Step};
 use crate::{
+    address::Address,
     format::{
         checksum::StoreSeed,
+        control::LogPlace,
         manifest::{Manifest, ManifestError, ManifestOf},
-        record::{RecordFlags, RecordKind},
+        record::{RecordFlags, RecordKind, record_bytes},
     },
-    ids::{FrameNumber, SlotIndex},
+    ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     manifest::{Found, ManifestWalk, WalkSetup, WalkStep},
     scan::{Damage, Fault, Run},
 };
+use std::ops::Range;
 
 /// What a record means to a scan of what the users appended.
 pub(super) enum Meaning {
@@ -53,6 +56,13 @@ pub(super) struct WithinBatch {
     pub(super) offset: Option<u32>,
     frame: FrameNumber,
     unix_ns: u64,
+    /// Where the list begins, and the extent that it leads back to. Not of one whose commit is not before the limit.
+    pub(super) root: Option<LogPlace>,
+    pub(super) from: Option<ExtentOrdinal>,
+    /// Records that came out, as bytes of the store.
+    pub(super) given: Vec<Range<u64>>,
+    /// Groups, and parts of the list, that were gone.
+    pub(super) lacks: Vec<Address>,
 }
 
 impl WithinBatch {
@@ -61,12 +71,21 @@ impl WithinBatch {
         seed: StoreSeed,
         commit: &ScanRecord,
         list: &Manifest,
-        place: (u32, u64),
+        place: (LogPlace, u32, u64),
     ) -> Self {
-        let (offset, done) = place;
+        let (root, offset, done) = place;
         let setup = WalkSetup { seed, geometry: setup.geometry, of: ManifestOf::Batch };
         let walk = ManifestWalk::new(setup, list, done);
-        Self { walk, offset: Some(offset), frame: commit.frame, unix_ns: commit.unix_ns }
+        Self {
+            walk,
+            offset: Some(offset),
+            frame: commit.frame,
+            unix_ns: commit.unix_ns,
+            root: Some(root),
+            from: list.from,
+            given: Vec::new(),
+            lacks: Vec::new(),
+        }
     }
 
     /// A batch that counts, and whose commit is not before the limit.
@@ -78,7 +97,9 @@ impl WithinBatch {
         unix_ns: u64,
     ) -> Self {
         let setup = WalkSetup { seed, geometry: setup.geometry, of: ManifestOf::Batch };
-        Self { walk: ManifestWalk::new(setup, list, 0), offset: None, frame, unix_ns }
+        let walk = ManifestWalk::new(setup, list, 0);
+        let (root, from, given, lacks) = (None, None, Vec::new(), Vec::new());
+        Self { walk, offset: None, frame, unix_ns, root, from, given, lacks }
     }
 
     pub(super) const fn walk(&mut self) -> &mut ManifestWalk {
@@ -98,21 +119,27 @@ impl WithinBatch {
     pub(super) fn step(&mut self, setup: &ScanSetup, extents: &impl ExtentSequence) -> Option<Step> {
         loop {
             return match self.walk.step(extents) {
-                WalkStep::Found(Found { address, payload, .. }) => Some(Step::Record(ScanRecord {
-                    address,
-                    frame: self.frame,
-                    unix_ns: self.unix_ns,
-                    kind: RecordKind::DATA,
-                    flags: RecordFlags::NONE,
-                    payload,
-                })),
+                WalkStep::Found(Found { address, payload, .. }) => {
+                    self.note_given(address, payload.len());
+                    Some(Step::Record(ScanRecord {
+                        address,
+                        frame: self.frame,
+                        unix_ns: self.unix_ns,
+                        kind: RecordKind::DATA,
+                        flags: RecordFlags::NONE,
+                        payload,
+                    }))
+                }
                 // Nothing before the limit has it in another place.
                 WalkStep::Reclaimed(address) if self.offset.is_none() => {
                     let slot = address.slot(&setup.geometry);
                     Some(Step::Damage(Box::new(damage(setup, self.frame, slot, Fault::Reclaimed))))
                 }
                 // Trimmed, or moved to where the scan meets it by itself.
-                WalkStep::Reclaimed(_) => continue,
+                WalkStep::Reclaimed(address) => {
+                    self.lacks.push(address);
+                    continue;
+                }
                 WalkStep::Fault(fault) => {
                     let slot = fault.address.slot(&setup.geometry);
                     Some(Step::Damage(Box::new(damage(setup, self.frame, slot, fault.fault))))
@@ -120,6 +147,14 @@ impl WithinBatch {
                 WalkStep::Need => Some(Step::Need),
                 WalkStep::End => None,
             };
+        }
+    }
+
+    fn note_given(&mut self, address: Address, length: usize) {
+        let run = address.byte()..address.byte() + record_bytes(length as u64);
+        match self.given.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => self.given.push(run),
         }
     }
 }

@@ -8,6 +8,7 @@
 mod choosing;
 mod copying;
 mod ending;
+mod listing;
 mod reading;
 mod replaying;
 
@@ -19,7 +20,7 @@ use crate::{
     format::{
         control::ExtentFacts,
         moved::{MovedRecord, Origin},
-        record::{BodySummary, RecordHeader},
+        record::BodyContents,
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     memory::BufferPool,
@@ -28,36 +29,12 @@ use crate::{
     ring::group::RecordGroup,
     sync::Ordering,
 };
+use listing::{HeldBack, Listing};
 use reading::Reading;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
-
-/// What is known of the records of an extent.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Contents {
-    /// The longest payload of what is copied.
-    longest: u32,
-    /// There are records that cannot be moved one by one.
-    is_fixed: bool,
-}
-
-impl Contents {
-    fn note(&mut self, header: &RecordHeader) {
-        if header.kind.is_copied() {
-            self.longest = self.longest.max(header.length);
-        }
-        self.is_fixed |= !header.kind.is_movable();
-    }
-
-    const fn add(&mut self, summary: &BodySummary) {
-        if summary.longest > self.longest {
-            self.longest = summary.longest;
-        }
-        self.is_fixed |= summary.is_fixed;
-    }
-}
 
 /// Where the cleaning of an extent stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +43,12 @@ enum Stage {
     Replay(Option<Address>),
     /// Its records are looked at, whether they can be moved and which of them are wanted.
     Survey,
+    /// Extents behind it are gone through for lists of its batch data.
+    Roots,
+    /// Parts of such lists are read, or of those in it.
+    Nodes,
+    /// What lists in it lead to in other extents is read.
+    Outside,
     /// They are copied.
     Copy,
     /// All are; the last groups become durable.
@@ -81,15 +64,20 @@ struct Task {
     /// The copies go to the cold shard.
     crosses: bool,
     stage: Stage,
+    /// What is gone through: its own extent, or one behind it.
+    walked: ExtentFacts,
     /// The frame that is looked at, and in it the next record.
     slot: SlotIndex,
     offset: u64,
     frames_done: u32,
     /// What an earlier open is done with.
     skip_to: u64,
-    contents: Contents,
+    /// An earlier open began it.
+    is_resumed: bool,
+    contents: BodyContents,
     /// Bytes that a survey found to be copied for nobody.
     dead_bytes: u64,
+    listing: Listing,
     /// The group that is being gathered begins here.
     from: u64,
     records: Vec<MovedRecord>,
@@ -128,7 +116,11 @@ pub(super) struct Cleaner {
     awaits_mate: bool,
     pending: VecDeque<Pending>,
     /// Of the extents that this open has seen all of: those that it wrote, and those that it surveyed.
-    contents: BTreeMap<ExtentOrdinal, Contents>,
+    contents: BTreeMap<ExtentOrdinal, BodyContents>,
+    /// Extents with batch data of which it was found out what counts.
+    listed: BTreeSet<ExtentOrdinal>,
+    /// Extents with lists that somebody needs.
+    held_back: BTreeMap<ExtentOrdinal, HeldBack>,
     /// Extents that could not be read.
     left_alone: BTreeSet<ExtentOrdinal>,
     /// How things stood when no extent was worth cleaning.
@@ -152,6 +144,8 @@ impl Cleaner {
             awaits_mate: false,
             pending: VecDeque::new(),
             contents: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            held_back: BTreeMap::new(),
             left_alone: BTreeSet::new(),
             barren_at: None,
             pool: None,
@@ -169,6 +163,7 @@ struct Standing {
     durable: FrameNumber,
     has_free: bool,
     uncounted: Option<ExtentOrdinal>,
+    unsettled: Option<ExtentOrdinal>,
 }
 
 impl ShardOwner {
@@ -238,7 +233,9 @@ impl ShardOwner {
             // Trimmed: what was copied stays, and counts from now on.
             _ if !self.space.has_extent(ordinal) && task.stage != Stage::Free => self.end_task(),
             Stage::Replay(group) => self.replay(device, group),
-            Stage::Survey | Stage::Copy => self.go_through(device),
+            Stage::Roots if !self.are_lists_durable() => false,
+            Stage::Survey | Stage::Roots | Stage::Copy => self.go_through(device),
+            Stage::Nodes | Stage::Outside => self.read_listed(device),
             Stage::Settle => self.free_cleaned(),
             Stage::Free => self.free_again(),
         }
@@ -269,12 +266,12 @@ impl ShardOwner {
     }
 
     /// A frame was submitted that begins the extent, or goes on in one that this open began.
-    pub(super) fn note_contents(&mut self, ordinal: ExtentOrdinal, is_first: bool, summary: &BodySummary) {
+    pub(super) fn note_contents(&mut self, ordinal: ExtentOrdinal, is_first: bool, found: &BodyContents) {
         if is_first {
-            self.cleaner.contents.insert(ordinal, Contents::default());
+            self.cleaner.contents.insert(ordinal, BodyContents::default());
         }
         if let Some(contents) = self.cleaner.contents.get_mut(&ordinal) {
-            contents.add(summary);
+            contents.add(found);
         }
     }
 
@@ -364,6 +361,8 @@ impl ShardOwner {
     fn end_task(&mut self) -> bool {
         if let Some(task) = self.cleaner.task.take() {
             self.cleaner.contents.remove(&task.facts.ordinal);
+            self.cleaner.listed.remove(&task.facts.ordinal);
+            self.cleaner.held_back.remove(&task.facts.ordinal);
             if task.crosses
                 && let Some(cold) = self.cold()
             {
@@ -411,12 +410,15 @@ impl Task {
             facts,
             crosses: false,
             stage,
+            walked: facts,
             slot: first,
             offset: 0,
             frames_done: 0,
             skip_to: 0,
-            contents: Contents::default(),
+            is_resumed: false,
+            contents: BodyContents::default(),
             dead_bytes: 0,
+            listing: Listing::default(),
             from,
             records: Vec::new(),
             copies: RecordGroup::new(),
@@ -427,11 +429,18 @@ impl Task {
 
     fn resume(facts: ExtentFacts, first: SlotIndex, known: &Move) -> Self {
         let stage = Stage::Replay(known.last);
-        Self { skip_to: known.up_to, last: known.last, ..Self::begin(facts, first, known.up_to, stage) }
+        let begun = Self::begin(facts, first, known.up_to, stage);
+        Self { skip_to: known.up_to, is_resumed: true, last: known.last, ..begun }
     }
 
-    /// Begins at the first frame again.
-    fn rewind(&mut self, first: SlotIndex) {
+    const fn pass_frame(&mut self, slots: u64) {
+        (self.slot, self.offset) = (self.slot.offset_by(slots), 0);
+        self.frames_done += 1;
+    }
+
+    /// Begins at the first frame of an extent.
+    fn go_to(&mut self, facts: ExtentFacts, first: SlotIndex) {
+        self.walked = facts;
         (self.slot, self.offset, self.frames_done) = (first, 0, 0);
     }
 }

@@ -295,6 +295,26 @@ impl Space {
         self.live.contains_key(&ordinal)
     }
 
+    /// True if there is an extent from `from` on and before `to`.
+    pub(super) fn has_any(&self, from: ExtentOrdinal, to: ExtentOrdinal) -> bool {
+        from < to && self.live.range(from..to).next().is_some()
+    }
+
+    /// The extents behind `ordinal` in which roots are that lead to it or to what is before it, as far as these are in frames
+    /// below `bound`.
+    pub(super) fn extents_leading_to(
+        &self,
+        ordinal: ExtentOrdinal,
+        bound: FrameNumber,
+    ) -> impl Iterator<Item = ExtentFacts> + '_ {
+        let behind = self.live.range(ExtentOrdinal(ordinal.0 + 1)..).map(|(_, facts)| *facts);
+        let leading = behind.filter(move |facts| facts.lists_from.is_some_and(|from| from <= ordinal));
+        leading.map(move |facts| {
+            let frames = bound.0.saturating_sub(facts.first_frame.0).min(u64::from(facts.frames));
+            ExtentFacts { frames: frames as u32, ..facts }
+        })
+    }
+
     /// Where the slowest cursor stands.
     pub(super) fn slowest_cursor(&self) -> Option<ExtentOrdinal> {
         self.cursors.values().map(|cursor| cursor.place.ordinal).min()

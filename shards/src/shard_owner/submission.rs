@@ -40,7 +40,7 @@ impl ShardOwner {
         let Some((slice, header, summary)) = self.finish_frame(&sealed, base) else { return false };
         self.count_submission(&sealed, slots);
         let is_first = self.note_frame(&header);
-        self.note_contents(self.last_ordinal, is_first, &summary);
+        self.note_contents(self.last_ordinal, is_first, &summary.contents);
         self.space.quiet.note_frame(&header, summary.has_news, self.space.checkpoint.as_ref());
         self.flights.push_back(Flight {
             frame: sealed.number,

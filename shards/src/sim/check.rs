@@ -7,6 +7,7 @@ use super::{
     payload::identify,
 };
 use crate::{
+    address::Address,
     format::{
         checksum::StoreSeed,
         frame::{CheckedHeader, FrameHeader},
@@ -133,6 +134,8 @@ pub(super) fn compare(
         view.check_contents(oracle, shard)?;
         if view.is_honest() {
             view.check_scan(oracle, report, shard)?;
+        } else if let Some(index) = &oracle.index {
+            index.note_lie();
         }
     }
     if !disks.iter().any(has_lie) {
@@ -319,7 +322,8 @@ impl View<'_> {
                 let Some(id) = identify(view.payload) else {
                     return Err(format!("I2: {shard:?} {:?}: foreign bytes at {at}", header.number));
                 };
-                match check_record(oracle, shard, header, id, view.payload.len(), first + at) {
+                let at = Address::new(geometry, first + at, header.generation, view.payload.len() as u64);
+                match check_record(oracle, shard, header, id, view.payload.len(), at) {
                     Ok(()) => seen += 1,
                     // A lost write leaves what an earlier life wrote in the same place: see RELIABILITY.md.
                     Err(_) if is_hit => return Ok(()),
@@ -327,9 +331,10 @@ impl View<'_> {
                 }
             }
         }
-        let known = &oracle.shards[usize::from(shard.0)].frame_mut(header.number).records;
-        if known.len() != seen && !is_hit {
-            let (number, known) = (header.number, known.len());
+        let known = oracle.shards[usize::from(shard.0)].frame_mut(header.number).records.clone();
+        let known = known.into_iter().filter(|id| !oracle.has_left(*id, found)).count();
+        if known != seen && !is_hit {
+            let number = header.number;
             return Err(format!("I3: {shard:?} {number:?} holds {seen} records, and {known} were placed"));
         }
         Ok(())
@@ -342,10 +347,10 @@ fn check_record(
     header: &FrameHeader,
     id: u64,
     length: usize,
-    byte: u64,
+    address: Address,
 ) -> Result<(), String> {
     let wrong = |how: &str| Err(format!("I2: record {id} in {shard:?} {:?}: {how}", header.number));
-    let geometry = oracle.geometry;
+    let byte = address.byte();
     let Some(record) = oracle.records.get(id as usize).copied() else { return wrong("it was never issued") };
     if record.shard != shard || record.length as usize != length {
         return wrong("it was issued elsewhere, or with another length");
@@ -357,10 +362,6 @@ fn check_record(
         }
         Fate::Placed(_) => Ok(()),
         // Its answer was lost on the way; now its place is known.
-        Fate::Issued | Fate::Decided => {
-            let address =
-                crate::address::Address::new(&geometry, byte, header.generation, u64::from(record.length));
-            oracle.placed(id, Placed { address, frame: header.number })
-        }
+        Fate::Issued | Fate::Decided => oracle.placed(id, Placed { address, frame: header.number }),
     }
 }

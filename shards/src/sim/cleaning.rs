@@ -36,13 +36,17 @@ struct State {
     relocated: Vec<(u64, Address)>,
     /// Records that a copy in another shard took the place of.
     moved_away: BTreeSet<u64>,
+    /// Records whose copies a scan gave before their users had heard of them.
+    early: BTreeSet<u64>,
+    /// A device has lied: what an earlier life wrote in a place may have been copied from there.
+    is_deceived: bool,
 }
 
 /// Who knows what is wanted.
 #[derive(Debug)]
 pub(super) struct Index {
     state: Mutex<State>,
-    /// Its users append nothing that keeps an extent from being cleaned: no batches, and no records that fill a buffer.
+    /// Its users append single records only, and none that fills a buffer.
     pub is_plain: bool,
     /// Its users release less than they append, so that there is something to copy in what is cleaned.
     pub is_kept: bool,
@@ -87,6 +91,17 @@ impl Index {
     pub(super) fn is_trimmed(&self, oracle: &Oracle, shard: ShardId, id: u64) -> bool {
         let at = self.state().at.get(&id).copied();
         at.is_some_and(|at| oracle.may_be_reclaimed(shard, at))
+    }
+
+    /// A device lies.
+    pub(super) fn note_lie(&self) {
+        self.state().is_deceived = true;
+    }
+
+    /// True if cleaning, or the index after it, knows the record: it was in the log before its user heard of it.
+    pub(super) fn knows(&self, id: u64) -> bool {
+        let state = self.state();
+        state.at.contains_key(&id) || state.released.contains(&id) || state.early.contains(&id)
     }
 
     /// True if the record has to be where it was appended.
@@ -152,6 +167,15 @@ impl Oracle {
             Fate::Issued | Fate::Decided | Fate::Gone => false,
         };
         !frame.is_some_and(|frame| frame.records.iter().any(needs))
+    }
+
+    /// True if cleaning may have taken a record away from where a batch lists it.
+    pub(super) fn has_left(&self, id: u64, found: &RecoveredShard) -> bool {
+        let Fate::Placed(placed) = self.records[id as usize].fate else { return false };
+        let extent = placed.address.extent(&self.geometry);
+        let is_there =
+            |it: &crate::recovery::RecoveredExtent| it.index == extent && placed.address.is_of(it.generation);
+        self.may_have_moved(id, placed.address) && !found.extents.iter().any(is_there)
     }
 
     /// True if the record may have left the address, by cleaning.
@@ -227,6 +251,16 @@ impl View<'_> {
         let mut all = scan(found)?;
         all.extend(cold.map(scan).transpose()?.into_iter().flatten());
         for (id, at) in all {
+            match oracle.records[id as usize].fate {
+                Fate::Gone if !index.state().is_deceived && !index.state().early.contains(&id) => {
+                    return Err(format!(
+                        "M3: {:?} gives record {id} at {at:?}, which never counted",
+                        found.shard
+                    ));
+                }
+                Fate::Gone | Fate::Placed(_) => {}
+                Fate::Issued | Fate::Decided => _ = index.state().early.insert(id),
+            }
             if let Some(other) = given.insert(id, at) {
                 return Err(format!("M2: {:?} gives record {id} at {other:?} and at {at:?}", found.shard));
             }

@@ -59,7 +59,10 @@ impl Oracle {
                 return Err(format!("O2: batch {:?} was decided durably, and is not there", over.id));
             }
             for shard in &over.shards {
-                let own = over.records.iter().map(|id| &self.records[*id as usize]);
+                // What was moved before anybody heard of it comes as a copy.
+                let is_early = |id: &&u64| self.index.as_ref().is_some_and(|index| index.knows(**id));
+                let own =
+                    over.records.iter().filter(|id| !is_early(id)).map(|id| &self.records[*id as usize]);
                 let own = own.filter(|record| record.shard == *shard);
                 let (placed, left): (Vec<&Record>, Vec<&Record>) =
                     own.partition(|record| matches!(record.fate, Fate::Placed(_)));

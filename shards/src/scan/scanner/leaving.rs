@@ -19,7 +19,7 @@ impl Scanner {
 
     /// Goes on behind an extent that was cleaned, of which the records before `byte` were seen.
     pub(super) fn leave(&mut self, ordinal: ExtentOrdinal, byte: u64, extents: &impl ExtentSequence) {
-        self.left.entry(ordinal).or_insert(byte);
+        self.seen.leave(ordinal, byte);
         let ordinal = extents.ordinal_after(ordinal).unwrap_or(ordinal);
         self.next = Next { ordinal, slot: None, number: None, link: None };
         (self.frame, self.tried, self.plan) = (None, None, None);

@@ -1,11 +1,15 @@
 //! Whether to clean, and which extent.
 
-use super::{Contents, Reading, Stage, Standing, Task};
+use super::{Reading, Stage, Standing, Task};
 use crate::{
     cleaning::{Candidate, VictimPolicy},
-    format::{control::ExtentFacts, moved::MovedGroup, record::record_bytes},
+    format::{
+        control::ExtentFacts,
+        moved::MovedGroup,
+        record::{BodyContents, record_bytes},
+    },
     ids::{ExtentOrdinal, FrameNumber},
-    limits::{CLEAN_LIVE_PERCENT_MAX, FRAME_HEADER_BYTES, MOVED_ENTRY_BYTES, RECORD_HEADER_BYTES},
+    limits::{CLEAN_LIVE_PERCENT_MAX, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES},
     mutant::{self, Mutant},
     shard_owner::ShardOwner,
     sync::Ordering,
@@ -26,6 +30,7 @@ impl ShardOwner {
             durable: self.shared.durable.reached(),
             has_free: self.context.extents.free_count() > 0,
             uncounted: self.first_uncounted(),
+            unsettled: self.first_unsettled(),
         }
     }
 
@@ -90,6 +95,9 @@ impl ShardOwner {
         let chosen = self.choose().or_else(|| self.uncounted().map(|facts| (f64::MIN, facts)));
         let Some((worth, facts)) = chosen else {
             self.note_barren();
+            if standing.unsettled.is_some() {
+                self.shared.writers.ring_at_next_end(self.shared.ring().bell());
+            }
             self.cleaner.barren_at = Some(standing);
             if let Some(frame) = self.next_to_be_durable() {
                 // Nobody else may ever ask for it, and those who wait for room wait for this.
@@ -108,7 +116,9 @@ impl ShardOwner {
         }
         let geometry = self.context.layout.geometry();
         let first = geometry.first_frame_slot(facts.extent);
-        let stage = if self.is_counted(&facts) { Stage::Copy } else { Stage::Survey };
+        let contents = self.cleaner.contents.get(&facts.ordinal);
+        let is_plain = contents.is_some_and(|it| !it.has_batch_data && !self.leads_back(facts.ordinal, it));
+        let stage = if is_plain { Stage::Copy } else { Stage::Survey };
         let task = Task::begin(facts, first, geometry.byte_of(first), stage);
         self.cleaner.task = Some(Task { crosses: self.crosses(), ..task });
         self.set_hope(true);
@@ -152,7 +162,7 @@ impl ShardOwner {
         for facts in self.candidates().filter(|facts| self.is_worth_it(facts)) {
             let candidate = Candidate {
                 ordinal: facts.ordinal,
-                live_bytes: live_bytes(&facts),
+                live_bytes: self.live_bytes(&facts),
                 extent_bytes: self.context.layout.geometry().extent_bytes(),
                 age_ns: now.saturating_sub(facts.unix_ns),
             };
@@ -174,13 +184,20 @@ impl ShardOwner {
 
     /// The oldest extent of which only an earlier open knew what was released: what that noted since its last checkpoint
     /// is forgotten, and whoever built an index by a scan releases nothing of what was overwritten before. Its owner is
-    /// asked, once in an open.
+    /// asked, once in an open. Nor does anybody release what a batch wrote that was given up.
     fn uncounted(&self) -> Option<ExtentFacts> {
         self.candidates().find(|facts| !self.is_counted(facts))
     }
 
+    /// True if nothing more can be found out by reading it, now.
     fn is_counted(&self, facts: &ExtentFacts) -> bool {
-        self.cleaner.contents.contains_key(&facts.ordinal)
+        let contents = self.cleaner.contents.get(&facts.ordinal);
+        contents.is_some_and(|contents| {
+            !contents.has_batch_data
+                || self.cleaner.listed.contains(&facts.ordinal)
+                || !self.is_movable(contents)
+                || !self.is_settled(facts.ordinal, contents)
+        })
     }
 
     /// Extents that may be read and freed.
@@ -216,10 +233,13 @@ impl ShardOwner {
 
     pub(super) fn is_worth_it(&self, facts: &ExtentFacts) -> bool {
         let contents = self.cleaner.contents.get(&facts.ordinal);
-        if !contents.is_none_or(|contents| self.is_movable(contents)) {
+        let may_go = |it| {
+            self.is_movable(it) && self.is_settled(facts.ordinal, it) && !self.is_held_back(facts.ordinal)
+        };
+        if !contents.is_none_or(may_go) {
             return false;
         }
-        let live = live_bytes(facts);
+        let live = self.live_bytes(facts);
         let extent_bytes = self.context.layout.geometry().extent_bytes();
         live * 100 <= extent_bytes * CLEAN_LIVE_PERCENT_MAX
             && (live == 0 || self.fits_one_extent(facts, live))
@@ -229,8 +249,10 @@ impl ShardOwner {
     /// known of the extent yet is taken for the best.
     fn fits_one_extent(&self, facts: &ExtentFacts, live: u64) -> bool {
         let geometry = self.context.layout.geometry();
-        let longest = self.cleaner.contents.get(&facts.ordinal).map_or(0, |contents| contents.longest);
+        let contents = self.cleaner.contents.get(&facts.ordinal).copied().unwrap_or_default();
+        let BodyContents { longest, has_batch_data, .. } = contents;
         let copies = Copies {
+            has_roots: has_batch_data,
             live,
             records: facts.records,
             longest: record_bytes(u64::from(longest)),
@@ -247,9 +269,17 @@ impl ShardOwner {
         copies.slots() + notes + tail <= geometry.slots_left(first)
     }
 
-    pub(super) fn is_movable(&self, contents: &Contents) -> bool {
-        let alone = record_bytes(MovedGroup::bytes_of(1) as u64) + record_bytes(u64::from(contents.longest));
+    fn is_movable(&self, contents: &BodyContents) -> bool {
+        let list = record_bytes(MovedGroup::bytes_of(1, contents.has_batch_data) as u64);
+        let alone = list + record_bytes(u64::from(contents.longest));
         !contents.is_fixed && alone <= self.shared.ring().buffer_bytes() - FRAME_HEADER_BYTES
+    }
+
+    /// At the most: what nobody released counts as live.
+    fn live_bytes(&self, facts: &ExtentFacts) -> u64 {
+        let headers = u64::from(facts.frames) * FRAME_HEADER_BYTES;
+        let idle = self.cleaner.contents.get(&facts.ordinal).map_or(0, |contents| contents.idle_bytes);
+        facts.bytes.saturating_sub(headers + idle).saturating_sub(facts.dead_bytes)
     }
 }
 
@@ -264,13 +294,15 @@ struct Copies {
     /// Bytes of a group.
     group: u64,
     slot: u64,
+    /// Some are of batch data.
+    has_roots: bool,
 }
 
 impl Copies {
     /// Slots that they take, at the most, if each group is a frame of its own.
     fn slots(&self) -> u64 {
-        let entry = MOVED_ENTRY_BYTES as u64;
-        let list = record_bytes(MovedGroup::bytes_of(0) as u64);
+        let entry = MovedGroup::entry_bytes(self.has_roots) as u64;
+        let list = record_bytes(MovedGroup::bytes_of(0, self.has_roots) as u64);
         let bytes = self.live + self.records.min(self.live / RECORD_HEADER_BYTES) * entry;
         // What does not fit any more ends a group, and any two in a row have more than one's room.
         let room = self.group - list;
@@ -282,12 +314,6 @@ impl Copies {
         let by_groups = groups * (self.group + FRAME_HEADER_BYTES).div_ceil(self.slot);
         if is_bounded { most.min(by_groups) } else { most }
     }
-}
-
-/// At the most: what nobody released counts as live.
-fn live_bytes(facts: &ExtentFacts) -> u64 {
-    let headers = u64::from(facts.frames) * FRAME_HEADER_BYTES;
-    facts.bytes.saturating_sub(headers).saturating_sub(facts.dead_bytes)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -304,14 +330,16 @@ mod tests {
             random ^= random << 17;
             random % bound
         };
-        for (group, slot) in
-            [(8 << 10, 4 << 10), (16 << 10, 4 << 10), (128 << 10, 4 << 10), (32 << 10, 64 << 10)]
-        {
+        let sizes = [(8 << 10, 4 << 10), (16 << 10, 4 << 10), (128 << 10, 4 << 10), (32 << 10, 64 << 10)];
+        let cases = sizes.into_iter().flat_map(|sizes| [(sizes, false), (sizes, true)]);
+        for ((group, slot), has_roots) in cases {
             for longest in [1, 100, 1000, 5000, 15_000] {
                 let group = group - FRAME_HEADER_BYTES;
                 let records: Vec<u64> = (0..500).map(|_| record_bytes(below(longest))).collect();
                 let (mut slots, mut count, mut bytes) = (0, 0, 0);
-                let of = |count: usize, bytes: u64| record_bytes(MovedGroup::bytes_of(count) as u64) + bytes;
+                let of = |count: usize, bytes: u64| {
+                    record_bytes(MovedGroup::bytes_of(count, has_roots) as u64) + bytes
+                };
                 let frame = |bytes: u64| (FRAME_HEADER_BYTES + bytes).div_ceil(slot);
                 for record in &records {
                     if count > 0 && of(count + 1, bytes + record) > group {
@@ -327,6 +355,7 @@ mod tests {
                     longest: records.iter().copied().max().unwrap_or(0),
                     group,
                     slot,
+                    has_roots,
                 };
                 let thought = copies.slots();
                 assert!(slots <= thought, "{slots} slots, {thought} thought: {group} {slot} {longest}");

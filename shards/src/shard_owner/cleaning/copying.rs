@@ -20,7 +20,8 @@ impl ShardOwner {
     /// True if a record of this length can be added to the group: it has at most half a buffer, but for a longer
     /// record, which is one by itself.
     pub(super) fn has_room(&self, task: &Task, payload: usize) -> bool {
-        let control = record_bytes(MovedGroup::bytes_of(task.records.len() + 1) as u64);
+        let records = task.records.len() + 1;
+        let control = record_bytes(MovedGroup::bytes_of(records, task.contents.has_batch_data) as u64);
         task.records.is_empty() || control + task.copies.bytes_with(payload) <= self.group_bytes_max()
     }
 

@@ -7,11 +7,12 @@ use crate::{
     format::{
         checksum::StoreSeed,
         control::ExtentFacts,
+        control::LogPlace,
         frame::{FrameExpectation, FrameHeader},
         moved::MovedRecord,
         record::{RecordHeader, RecordKind, check_record},
     },
-    ids::{FrameNumber, SlotIndex},
+    ids::{FrameNumber, Generation, SlotIndex},
     limits::{CLEAN_READ_BYTES, CLEAN_RECORDS_PER_STEP_MAX, CLEAN_SHORT_READS_MAX, FRAME_HEADER_BYTES},
     memory::{BufferPool, PooledBuffer},
     mutant::{self, Mutant},
@@ -71,7 +72,7 @@ impl ShardOwner {
             Reading::Here { slot, buffer } => self.look(&mut task, *slot, buffer.as_slice()),
         };
         self.cleaner.reading = reading;
-        let is_survey = task.stage == Stage::Survey;
+        let stage = task.stage;
         let geometry = *self.context.layout.geometry();
         match looked {
             Looked::On => {}
@@ -83,7 +84,8 @@ impl ShardOwner {
                 self.cleaner.task = Some(task);
                 return self.read_run(device, slot, slots);
             }
-            Looked::Over if is_survey => return self.end_survey(task),
+            Looked::Over if stage == Stage::Survey => return self.end_look(task),
+            Looked::Over if stage == Stage::Roots => return self.go_on_listing(task),
             Looked::Over => {
                 let up_to = geometry.byte_of(task.slot);
                 self.make_ready(&mut task, up_to);
@@ -101,14 +103,14 @@ impl ShardOwner {
     }
 
     /// Of the extent is known now whether it can be moved, and how much of it is wanted: less at most than was counted.
-    fn end_survey(&mut self, mut task: Task) -> bool {
+    pub(super) fn end_survey(&mut self, mut task: Task) -> bool {
         let Task { mut facts, contents, dead_bytes, .. } = task;
         // What was released meanwhile may have been found dead or not.
         facts.dead_bytes = self.context.extents.raise_dead(facts.extent, dead_bytes);
         self.cleaner.contents.insert(facts.ordinal, contents);
-        if self.is_worth_it(&facts) {
+        if task.is_resumed || self.is_worth_it(&facts) {
             task.stage = Stage::Copy;
-            task.rewind(self.context.layout.geometry().first_frame_slot(facts.extent));
+            task.go_to(facts, self.context.layout.geometry().first_frame_slot(facts.extent));
             self.cleaner.task = Some(task);
         } else {
             // It is not looked at again.
@@ -121,18 +123,23 @@ impl ShardOwner {
         let geometry = *self.context.layout.geometry();
         let mut budget = CLEAN_RECORDS_PER_STEP_MAX;
         loop {
-            if task.frames_done >= task.facts.frames {
+            if task.frames_done >= task.walked.frames {
                 return Looked::Over;
             }
             let Some(frame) = bytes_from(bytes, first, task.slot, geometry.slot_bytes()) else {
                 return Looked::Needs(task.slot, 1);
             };
-            let Some(header) = self.frame_of(&task.facts, task.slot, task.frames_done, frame) else {
+            let Some(header) = self.frame_of(&task.walked, task.slot, task.frames_done, frame) else {
                 return Looked::Bad("a frame of it is not there");
             };
             let slots = header.slots(&geometry);
             if slots > geometry.slots_left(task.slot) {
                 return Looked::Bad("a frame of it is too long");
+            }
+            let leads_here = header.lists_from.is_some_and(|from| from <= task.facts.ordinal);
+            if task.stage == Stage::Roots && !leads_here {
+                task.pass_frame(slots);
+                continue;
             }
             let Some(frame) = frame.get(..header.used_bytes as usize) else {
                 return Looked::Needs(task.slot, slots);
@@ -140,8 +147,7 @@ impl ShardOwner {
             if let Some(stopped) = self.look_at_frame(task, frame, &mut budget) {
                 return stopped;
             }
-            (task.slot, task.offset) = (task.slot.offset_by(slots), 0);
-            task.frames_done += 1;
+            task.pass_frame(slots);
         }
     }
 
@@ -177,19 +183,35 @@ impl ShardOwner {
                 return Some(Looked::On);
             }
             *budget -= 1;
-            if task.stage == Stage::Survey {
-                task.contents.note(&header);
-                match self.is_wanted(task, &header, rest) {
-                    Ok(Some(_payload)) => {}
-                    Ok(None) => task.dead_bytes += header.stride(),
-                    Err(why) => return Some(why),
-                }
-            } else if let Some(stopped) = self.judge(task, &header, rest) {
+            let looked = match task.stage {
+                Stage::Survey => self.survey(task, &header, rest).err(),
+                Stage::Roots => self.note_root(task, &header, rest).err(),
+                _ => self.judge(task, &header, rest),
+            };
+            if let Some(stopped) = looked {
                 return Some(stopped);
             }
             task.offset += header.stride();
         }
         None
+    }
+
+    /// Notes what the record is, and whether it is wanted.
+    fn survey(&self, task: &mut Task, header: &RecordHeader, bytes: &[u8]) -> Result<(), Looked> {
+        task.contents.note(header, bytes);
+        self.note_root(task, header, bytes)?;
+        let byte = self.context.layout.geometry().byte_of(task.slot) + task.offset;
+        if !header.kind.is_copied() || task.is_resumed {
+            return Ok(());
+        }
+        match self.wanted(task, header, bytes)? {
+            None => task.dead_bytes += header.stride(),
+            Some(_payload) if header.kind == RecordKind::BATCH_DATA => {
+                task.listing.want(byte, header.stride());
+            }
+            Some(_payload) => {}
+        }
+        Ok(())
     }
 
     /// Takes the record into the group if it is wanted.
@@ -198,7 +220,14 @@ impl ShardOwner {
         if byte < task.skip_to || !header.kind.is_movable() {
             return (!header.kind.is_movable()).then_some(Looked::Bad("a record of it cannot be moved"));
         }
-        let payload = match self.is_wanted(task, header, bytes) {
+        if !header.kind.is_copied() {
+            return None;
+        }
+        let root = match header.kind {
+            RecordKind::BATCH_DATA => Some(self.root_of(task, byte)?),
+            _ => None,
+        };
+        let payload = match self.wanted(task, header, bytes) {
             Ok(payload) => payload?,
             Err(why) => return Some(why),
         };
@@ -208,24 +237,39 @@ impl ShardOwner {
         if !self.has_room(task, payload.len()) {
             return Some(Looked::Full);
         }
-        task.records.push(MovedRecord { byte, length: header.length });
+        task.records.push(MovedRecord { byte, length: header.length, root });
         task.copies.push(payload, RecordKind::MOVED);
         None
     }
 
-    /// The payload of the record at hand if its owner wants it; what cannot be moved is wanted by somebody else.
-    fn is_wanted<'a>(
+    /// Where batch data comes in a scan; `None`: nowhere, for it does not count, and a copy would.
+    fn root_of(&self, task: &Task, byte: u64) -> Option<LogPlace> {
+        let root = task.listing.root_of(byte);
+        let taken_for_one = || LogPlace { ordinal: task.facts.ordinal, byte };
+        if mutant::is_active(Mutant::UncountedCopied) { root.or_else(|| Some(taken_for_one())) } else { root }
+    }
+
+    /// The payload of the record at hand if its owner wants it.
+    fn wanted<'a>(
         &self,
         task: &Task,
         header: &RecordHeader,
         bytes: &'a [u8],
     ) -> Result<Option<&'a [u8]>, Looked> {
-        if !header.kind.is_copied() {
-            return Ok((!header.kind.is_movable()).then_some(&[]));
-        }
+        let byte = self.context.layout.geometry().byte_of(task.slot) + task.offset;
+        self.wanted_at(header, bytes, byte, task.facts.generation)
+    }
+
+    /// The same of one that lies anywhere.
+    pub(super) fn wanted_at<'a>(
+        &self,
+        header: &RecordHeader,
+        bytes: &'a [u8],
+        byte: u64,
+        generation: Generation,
+    ) -> Result<Option<&'a [u8]>, Looked> {
+        debug_assert!(header.kind.is_copied());
         let geometry = self.context.layout.geometry();
-        let byte = geometry.byte_of(task.slot) + task.offset;
-        let generation = task.facts.generation;
         let seed = StoreSeed::new(self.context.store).record_seed(generation, byte);
         let Ok(view) = check_record(bytes, seed) else {
             return Err(Looked::Bad("a record of it is damaged"));

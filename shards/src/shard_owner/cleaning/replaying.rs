@@ -24,7 +24,8 @@ impl ShardOwner {
     pub(super) fn replay(&mut self, device: &mut dyn Device, group: Option<Address>) -> bool {
         // A group that was trimmed, and those before it, are gone for their owner too.
         let Some((address, generation)) = group.and_then(|at| Some((at, self.own_generation(at)?))) else {
-            return self.set_stage(Stage::Copy);
+            // What counts of its batch data has to be found again.
+            return self.set_stage(Stage::Survey);
         };
         let slot = address.slot(self.context.layout.geometry());
         let reading = std::mem::take(&mut self.cleaner.reading);

@@ -167,10 +167,16 @@ impl ShardOwner {
         let lists = self.space.live.range(mark..).filter_map(|(_, facts)| facts.lists_from);
         let lists = lists.filter(|_| !mutant::is_active(Mutant::TrimIgnoresLists));
         // Frames up to here are counted above.
+        lists.chain(self.first_unsettled()).fold(mark, Ord::min)
+    }
+
+    /// The first extent that has something of what is being written, or of a batch that is decided and not done here: a list
+    /// that is not there yet may need it.
+    pub(in crate::shard_owner) fn first_unsettled(&self) -> Option<ExtentOrdinal> {
         let writers = self.shared.writers.oldest(self.next_frame);
         let writers = writers.filter(|_| !mutant::is_active(Mutant::TrimIgnoresWriters));
         let unresolved = self.space.unresolved.iter().filter_map(|it| Manifest::peek_from(&it.list));
-        lists.chain(writers).chain(unresolved).fold(mark, Ord::min)
+        unresolved.chain(writers).min()
     }
 
     /// True if something was appended at the place, or behind it.

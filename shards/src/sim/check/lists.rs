@@ -2,6 +2,7 @@
 
 use super::{View, check_record};
 use crate::{
+    address::Address,
     format::{
         checksum::StoreSeed,
         control::LogPlace,
@@ -83,10 +84,7 @@ impl View<'_> {
                 WalkStep::Found(Found { address, payload, .. }) if of == ManifestOf::Batch => {
                     let checked = identify(&payload)
                         .ok_or_else(|| wrong(format!("foreign bytes at {address}")))
-                        .and_then(|id| {
-                            let (length, byte) = (payload.len(), address.byte());
-                            check_record(oracle, found.shard, header, id, length, byte)
-                        });
+                        .and_then(|id| check_record(oracle, found.shard, header, id, payload.len(), address));
                     match checked {
                         Ok(()) => seen += 1,
                         // As for single records.
@@ -105,6 +103,8 @@ impl View<'_> {
                 WalkStep::Fault(fault) => return Err(wrong(format!("{}: {}", fault.address, fault.fault))),
                 // Nobody wants what has its root before the mark.
                 WalkStep::Reclaimed(_) if is_trimmed(found, &geometry, byte) => return Ok(None),
+                // Cleaning moved what was wanted of it; whether all of that came to another place the scan tells.
+                WalkStep::Reclaimed(_) if of == ManifestOf::Batch && oracle.index.is_some() => {}
                 WalkStep::Reclaimed(address) => return Err(wrong(format!("{address} is gone"))),
                 WalkStep::End => break,
             }
@@ -112,9 +112,10 @@ impl View<'_> {
         if of == ManifestOf::Batch {
             return Ok(Some(seen));
         }
-        let checked = identify(&whole)
-            .ok_or_else(|| wrong("foreign bytes".to_owned()))
-            .and_then(|id| check_record(oracle, found.shard, header, id, whole.len(), byte));
+        let checked = identify(&whole).ok_or_else(|| wrong("foreign bytes".to_owned())).and_then(|id| {
+            let at = Address::new(&geometry, byte, header.generation, root.payload.len() as u64);
+            check_record(oracle, found.shard, header, id, whole.len(), at)
+        });
         match checked {
             Ok(()) => Ok(Some(1)),
             Err(_) if is_hit => Ok(None),

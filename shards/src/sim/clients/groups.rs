@@ -91,13 +91,20 @@ impl<'life> Client<'life> {
         Ok(())
     }
 
+    /// One that fills a buffer would keep the extent from being cleaned.
+    pub(super) fn length_in_batch(&mut self, scene: &Scene<'life>, oracle: &Oracle) -> usize {
+        let length = self.length(scene);
+        let is_short = oracle.index.is_some() && !self.random.one_in(32);
+        if is_short { length.min(scene.buffer_bytes as usize / 4) } else { length }
+    }
+
     fn batch_one(
         &mut self,
         batch: &mut Batching<'life>,
         scene: &Scene<'life>,
         oracle: &mut Oracle,
     ) -> Result<(), ShardRefusal> {
-        let length = self.length(scene);
+        let length = self.length_in_batch(scene, oracle);
         let id = oracle.issue_hidden(batch.shard.id(), length, false);
         let mut payload = vec![0; length];
         fill(id, &mut payload);

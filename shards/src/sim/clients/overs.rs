@@ -107,7 +107,7 @@ impl<'life> Client<'life> {
     ) -> Result<(), String> {
         let shard = scene.pick(&mut self.random);
         let seen = shard.room().changes();
-        let length = self.length(scene);
+        let length = self.length_in_batch(scene, oracle);
         let id = oracle.issue_hidden(shard.id(), length, false);
         let mut payload = vec![0; length];
         fill(id, &mut payload);
