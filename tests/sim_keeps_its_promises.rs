@@ -27,7 +27,7 @@ fn honest() -> Faults {
 }
 
 /// Each broke a promise once; what was wrong is said beside it.
-const STORIES: [(u64, &str); 15] = [
+const STORIES: [(u64, &str); 16] = [
     (1158, "a first extent header that was cut short kept the store from opening"),
     (1241, "a late write over the last frame of a closed store was taken for it"),
     (1650, "a cut frame came back beside the one that had replaced it in the next extent"),
@@ -57,6 +57,10 @@ const STORIES: [(u64, &str); 15] = [
     (
         926_004_086,
         "a cut was asked for the share of a batch that a misdirected write of an earlier life had cost a shard",
+    ),
+    (
+        17_954_481_695,
+        "the oracle asked for a witness of a lie that an open, killed since, had cut off without seeing it",
     ),
 ];
 

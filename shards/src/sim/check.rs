@@ -228,7 +228,13 @@ impl View<'_> {
         let is_first = geometry.first_frame_slot(geometry.extent_of(header.base_slot)) == header.base_slot;
         let is_there = || self.header_at(header.base_slot).is_some_and(|found| found.header == *header);
         let is_late = || self.is_tainted(header.base_slot, header.slots(geometry), Taint::LATE);
+        // An open that was killed once its superblock was written has cut it off: with a smaller ring, it may not have
+        // looked as far.
+        let stated =
+            self.superblock.shards.get(usize::from(header.shard.0)).map_or(0, |entry| entry.durable.0);
+        let is_of_present = header.number.0 < stated || header.term >= self.superblock.term;
         header.durable.0 > missing
+            && is_of_present
             && (is_near || is_first)
             && !self.is_hit(header)
             && !is_late()
