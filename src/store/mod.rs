@@ -52,10 +52,7 @@ use corelog_shards::{
     shard::Shard,
     watermark::{Durability, Watermarks},
 };
-use corelog_tuning::{
-    interrupts,
-    topology::{CorePlace, Topology, TopologyError},
-};
+use corelog_tuning::topology::{CorePlace, Topology};
 use seat::Assembly;
 use std::{
     num::NonZeroU32,
@@ -359,13 +356,6 @@ impl Store {
     }
 }
 
-/// The CPUs that may be used, first those that take the interrupts of the devices.
-pub(crate) fn topology_for<P: AsRef<Path>>(paths: &[P]) -> Result<Topology, TopologyError> {
-    let (sys, proc) = (Path::new("/sys"), Path::new("/proc"));
-    let interrupted = paths.iter().flat_map(|path| interrupts::cpus_of(path.as_ref(), sys, proc)).collect();
-    Ok(Topology::read(sys)?.preferring(interrupted))
-}
-
 /// A store on its way: recovered, and waiting for its cores to start.
 #[derive(Debug)]
 pub struct Opening {
@@ -377,7 +367,7 @@ pub struct Opening {
 impl Opening {
     fn new<P: AsRef<Path>>(paths: &[P], options: &Options) -> Result<Self, OpenError> {
         opening::check_backend(options)?;
-        let topology = topology_for(paths)?;
+        let topology = Topology::read_near(Path::new("/sys"), Path::new("/proc"), paths)?;
         let places = topology.plan(options.cores.and_then(NonZeroU32::new)).places;
         let default = u32::try_from(places.len()).unwrap_or(CORES_MAX).min(CORES_MAX);
         let cores = options.cores.unwrap_or(default).clamp(1, CORES_MAX);

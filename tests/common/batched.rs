@@ -23,20 +23,7 @@ pub struct Index {
     entries: Vec<Mutex<Entry>>,
 }
 
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-}
+pub use super::common::Random;
 
 /// The bytes of a key's version: each depends on both.
 pub fn value(key: u64, version: u64, length: usize) -> Vec<u8> {

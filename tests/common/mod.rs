@@ -120,3 +120,19 @@ pub fn payload(writer: u64, index: u64, length: usize) -> Vec<u8> {
     };
     (0..length).map(byte).collect()
 }
+
+/// Numbers that repeat with their seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+}

@@ -84,20 +84,7 @@ pub fn parse(payload: &[u8]) -> (u64, u64) {
     (word(0), word(8))
 }
 
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-}
+pub use super::common::Random;
 
 /// The shard that a key's values go to.
 pub fn shard_of(key: u64, shards: u64) -> ShardId {

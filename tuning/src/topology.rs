@@ -4,7 +4,7 @@
 //! respected. Where sysfs tells less than usual (containers, odd kernels), the answer is a poorer topology with a
 //! [`Note`] that says what is missing, not a failure to start.
 
-use crate::sysfs;
+use crate::{interrupts, sysfs};
 use rustix::{io::Errno, thread::CpuSet};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -103,6 +103,14 @@ impl Topology {
             .map(|id| Cpu { id, node: nodes.get(&id).copied(), core: core_of(sys, id, &mut notes) })
             .collect();
         Ok(Self { cpus, notes, interrupted: BTreeSet::new() })
+    }
+
+    /// The same as [`Topology::read`], preferring the CPUs that take the interrupts of the devices under `paths`. `proc` is
+    /// `/proc` on a real host.
+    pub fn read_near<P: AsRef<Path>>(sys: &Path, proc: &Path, paths: &[P]) -> Result<Self, TopologyError> {
+        let interrupted =
+            paths.iter().flat_map(|path| interrupts::cpus_of(path.as_ref(), sys, proc)).collect();
+        Ok(Self::read(sys)?.preferring(interrupted))
     }
 
     /// The same CPUs, of which `interrupted` take the interrupts of the devices that matter ([`crate::interrupts`]): plans

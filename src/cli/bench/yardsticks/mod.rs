@@ -22,7 +22,7 @@ use crate::cli::{
     size::ByteSize,
 };
 use corelog::Options;
-use corelog_tuning::{interrupts, topology::Topology};
+use corelog_tuning::topology::Topology;
 use corelog_yardstick::Pinning;
 use serde::Serialize;
 use std::{
@@ -76,9 +76,8 @@ impl<'a> Comparison<'a> {
 
     /// Where the bounds run: on the CPUs that the cores of a store at `path` are given.
     pub(super) fn pinning(&self, path: &Path) -> Pinning {
-        let (sys, proc) = (Path::new("/sys"), Path::new("/proc"));
-        let Ok(topology) = Topology::read(sys) else { return Pinning::From(0) };
-        let topology = topology.preferring(interrupts::cpus_of(path, sys, proc));
+        let topology = Topology::read_near(Path::new("/sys"), Path::new("/proc"), &[path]);
+        let Ok(topology) = topology else { return Pinning::From(0) };
         let first = topology.plan(None).places.first().map(|place| place.cpu);
         let index = topology.cpus().iter().position(|cpu| Some(cpu.id) == first);
         Pinning::From(index.unwrap_or(0))
