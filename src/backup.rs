@@ -208,6 +208,10 @@ impl Store {
             return Ok(write_item(out, tally, RECORD, shard, &record.payload)?);
         }
         let mut parts = self.open_large(record.address)?;
+        if !parts.is_whole()? {
+            // It was released, and is given up.
+            return Ok(());
+        }
         while let Some(part) = parts.next_part()? {
             write_item(out, tally, PART, shard, &part)?;
         }

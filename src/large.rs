@@ -1,5 +1,7 @@
 //! Reading large records, part by part.
 
+mod parts;
+
 use crate::{
     error::WaitError,
     inspect::{Inspection, Recovered},

@@ -286,6 +286,12 @@ impl Salvage {
         Ok(found)
     }
 
+    /// True if the header of an extent says whose it is.
+    fn has_sound_header(&self, slots: &mut Slots<'_>, extent: ExtentIndex) -> Result<bool, MemoryError> {
+        let slot = slots.at(self.geometry().header_slot(extent), 1)?;
+        Ok(ExtentHeader::decode_slot(slot, self.superblock().store, extent).header.is_ok())
+    }
+
     /// True if none of the frames from `first` to before `end` is part of the log: their extents were freed.
     fn was_freed(&self, shard: ShardId, first: FrameNumber, end: FrameNumber) -> bool {
         let Some(found) = self.inspection.report().shards.get(usize::from(shard.0)) else { return false };

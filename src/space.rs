@@ -128,7 +128,7 @@ impl Store {
     }
 
     /// Says that the record at `address`, of so many bytes, is no longer wanted. It reads and writes nothing: the bytes
-    /// count as dead, and cleaning chooses extents by such counts. Those of a large record are not counted.
+    /// count as dead, and cleaning chooses extents by such counts. Of a large record [`Store::release_large`] does so.
     ///
     /// Say it once, when nobody looks the record up any more. Each checkpoint stores the counts, so that a crash forgets at most
     /// what was released since the last one. Then cleaning takes an extent for fuller than it is, until it has no better
@@ -160,9 +160,10 @@ impl Store {
     /// shards to be cleaned: grow it first.
     ///
     /// What is appended while cleaning has yet to make room waits as it does for a full ring; `StoreFull` is the answer
-    /// only if nothing can be won. Extents that hold parts of large records are not cleaned; nor are those at and behind the
-    /// slowest cursor of their shard, nor, where they hold parts of longer batches, those from the first extent on of a
-    /// batch that is still open.
+    /// only if nothing can be won. Extents with parts of large records are freed once no such record is wanted
+    /// ([`RecordOwner::keeps_extent`] says which are in the way); not cleaned are those at and behind the slowest cursor of
+    /// their shard, nor, where they hold parts of longer batches or large records, those from the first extent on of one
+    /// that is still being written.
     ///
     /// A copy is in the log behind records that are younger than it. So whoever builds an index from a scan needs
     /// versions in the records, and keeps the record of a deletion alive for as long as an older one may be in the log.

@@ -69,6 +69,7 @@ const QUICK: [(Mutant, u64); 63] = [
     (Mutant::CachedPastReuse, 29),
     (Mutant::UncountedCopied, 57),
     (Mutant::ListFreedFirst, 302),
+    (Mutant::LargeTakenForDead, 57),
     (Mutant::ColdNotDurable, 248),
     (Mutant::ColdShardForgotten, 1137),
     (Mutant::CrossingUnsaid, 965),

@@ -31,6 +31,21 @@ pub trait RecordOwner: Send + Sync {
     /// will soon be gone. Of a batch it may be the first that is heard of the record. False if the record is not wanted any more; the copy counts as dead then. After a crash it
     /// may be called again for a pair that it was called for before.
     fn relocated(&self, from: Address, to: Address, payload: &[u8]) -> bool;
+
+    /// True if the large record at `address` is wanted, as for [`RecordOwner::is_live`]; there is no payload, for none of it
+    /// is read. An owner that does not say wants all.
+    fn is_large_live(&self, address: Address) -> bool {
+        let _in_doubt = address;
+        true
+    }
+
+    /// The large record at `address` is wanted, and has parts in an extent that would be freed but for it and others like
+    /// it: large records are not moved. To win that extent, append the record anew, and release the old one, which is not
+    /// wanted any more then. Told when extents are few and nothing else is worth cleaning, of the emptiest such extent, and of [`CLEAN_KEPT_TOLD_MAX`](crate::limits::CLEAN_KEPT_TOLD_MAX) extents of a shard at a time; of the
+    /// next one when one of these is free. Each is told once for a look at its extent: who cannot do it now keeps it in mind.
+    fn keeps_extent(&self, address: Address) {
+        let _nothing_to_do = address;
+    }
 }
 
 /// An extent that might be cleaned.

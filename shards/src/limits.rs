@@ -151,6 +151,8 @@ pub const CLEAN_READ_BYTES: u64 = 1 << 20;
 pub const CLEAN_RECORDS_PER_STEP_MAX: u32 = 1024;
 /// Groups of batch data that one extent is cleaned with; one with more is left to trims.
 pub const CLEAN_LISTED_GROUPS_MAX: usize = 1 << 20;
+/// Extents of a shard at a time of which the owner of large records is told that they keep them.
+pub const CLEAN_KEPT_TOLD_MAX: usize = 2;
 /// Groups of copies that are on their way to stable media; then cleaning waits.
 pub const CLEAN_GROUPS_PENDING_MAX: usize = 8;
 /// Short reads that cleaning repeats before it leaves an extent alone.

@@ -183,6 +183,8 @@ mutants! {
     UncountedCopied,
     /// An extent with the list of a batch is freed before what the list leads to.
     ListFreedFirst,
+    /// Cleaning frees an extent with parts of a large record that is wanted.
+    LargeTakenForDead,
 }
 
 impl Mutant {

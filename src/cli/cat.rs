@@ -107,6 +107,10 @@ impl Printer {
     }
 
     fn print(&mut self, store: &Inspection, record: &Record) -> Result<(), Failure> {
+        if record.large_bytes.is_some() && !store.open_large(record.address)?.is_whole()? {
+            // It was released, and some of it is given up.
+            return Ok(());
+        }
         self.left -= 1;
         if self.addresses {
             write!(self.out, "{}\t", record.address).map_err(Failure::of_output)?;

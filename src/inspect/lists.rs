@@ -72,9 +72,8 @@ impl Inspection {
                 }
                 // Records of a batch are trimmed, or moved, one by one.
                 WalkStep::Reclaimed(_) if of == ManifestOf::Batch => {}
-                WalkStep::Reclaimed(address) => {
-                    first.get_or_insert((address, Fault::Reclaimed));
-                }
+                // It was released, and is given up part by part.
+                WalkStep::Reclaimed(_) => return Ok(None),
                 WalkStep::Fault(fault) => {
                     first.get_or_insert((fault.address, fault.fault));
                 }

@@ -109,7 +109,14 @@ impl Walk<'_, '_> {
                 }
                 WalkStep::End => return Ok(()),
                 // Records of a batch are trimmed, or moved, one by one.
-                WalkStep::Reclaimed(address) => (address, of == ManifestOf::Large),
+                WalkStep::Reclaimed(address) if of == ManifestOf::Large => {
+                    if self.salvage.has_sound_header(self.slots, address.extent(&geometry))? {
+                        // The record was released: its parts are given up extent by extent.
+                        return Ok(());
+                    }
+                    (address, true)
+                }
+                WalkStep::Reclaimed(address) => (address, false),
                 WalkStep::Fault(fault) => (fault.address, true),
             };
             if is_lost {

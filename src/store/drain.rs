@@ -55,7 +55,7 @@ impl Store {
     ///
     /// The store runs meanwhile, and what `owner` hears is what it hears of cleaning, but on this thread: a record that it
     /// has moved on from meanwhile is not wanted (false from [`RecordOwner::relocated`]), and its copy counts as dead. Of
-    /// a large record the payload is empty; the address says which it is. A batch was whole in the shard, and is moved
+    /// a large record ([`RecordOwner::is_large_live`]) the payload is empty; the address says which it is. A batch was whole in the shard, and is moved
     /// record by record. Cleaning ends what it has begun in the shard first, and goes on with it afterwards; held cleaning
     /// ([`Store::hold_cleaning`]) refuses the drain then.
     ///
@@ -128,7 +128,7 @@ impl Store {
             if self.place_of(shard, record.address)? < done {
                 continue;
             }
-            if !owner.is_live(record.address, &record.payload) {
+            if !self.is_wanted(&record, owner)? {
                 drained.dropped += 1;
             } else {
                 self.drain_with_room(&record, behind, route, &mut round, owner, drained)?;
@@ -143,6 +143,15 @@ impl Store {
         }
         self.end_round(&mut round, owner, drained)?;
         Ok(scan.resume_at().filter(|_| has_any || from.is_some()))
+    }
+
+    /// Of a large record that was released parts may be gone, whatever its owner says.
+    fn is_wanted(&self, record: &Record, owner: &dyn RecordOwner) -> Result<bool, DrainError> {
+        match record.large_bytes {
+            None => Ok(owner.is_live(record.address, &record.payload)),
+            Some(_) if !owner.is_large_live(record.address) => Ok(false),
+            Some(_) => Ok(self.open_large(record.address)?.is_whole()?),
+        }
     }
 
     /// Whoever comes again need not copy what is before the place. Frees what lies wholly before it.
@@ -213,8 +222,10 @@ impl Store {
                 continue;
             }
             drained.dropped += 1;
-            if !is_large {
-                // Cleaning may have found it dead, and freed it, before this.
+            // Cleaning may have found it dead, and freed it, before this.
+            if is_large {
+                let _gone_already = self.release_large(to.address());
+            } else {
                 let _gone_already = self.release(to.address(), payload.len());
             }
         }

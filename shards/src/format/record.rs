@@ -63,10 +63,17 @@ impl RecordKind {
         self.0
     }
 
-    /// True if cleaning copies it by itself, or may leave it behind.
+    /// True if cleaning copies it by itself, or may leave it behind; what is of a large record only if nobody wants that.
     #[must_use]
     pub const fn is_movable(self) -> bool {
-        self.is_copied() || matches!(self, Self::VOID | Self::PADDING | Self::CONTROL | Self::BATCH_COMMIT)
+        let is_left = matches!(self, Self::VOID | Self::PADDING | Self::CONTROL | Self::BATCH_COMMIT);
+        self.is_copied() || self.is_of_large() || is_left
+    }
+
+    /// A part of a large record, or of its list.
+    #[must_use]
+    pub const fn is_of_large(self) -> bool {
+        matches!(self, Self::LARGE_PART | Self::LARGE_MANIFEST)
     }
 
     /// True if cleaning copies it where it is wanted. Control records that still say something are repeated by the
@@ -404,9 +411,11 @@ pub struct BodyContents {
     pub is_fixed: bool,
     /// There is batch data.
     pub has_batch_data: bool,
-    /// There is batch data, or some of a list.
-    pub is_of_batches: bool,
-    /// Bytes that are copied in no case.
+    /// There are parts of large records, or of their lists.
+    pub has_large: bool,
+    /// There is something that a list may need which is not there yet, or some of a list.
+    pub is_of_lists: bool,
+    /// Bytes that are copied in no case, and keep nothing from being freed.
     pub idle_bytes: u64,
     /// The oldest extent that lists of batches, or parts of such lists, lead to.
     pub batches_from: Option<ExtentOrdinal>,
@@ -418,12 +427,17 @@ impl BodyContents {
         if header.kind.is_copied() {
             self.longest = header.length.max(self.longest);
             self.has_batch_data |= header.kind == RecordKind::BATCH_DATA;
-            self.is_of_batches |= self.has_batch_data;
+            self.is_of_lists |= self.has_batch_data;
+            return;
+        }
+        if header.kind.is_of_large() {
+            // Live until they are released.
+            (self.has_large, self.is_of_lists) = (true, true);
             return;
         }
         self.idle_bytes += header.stride();
         self.is_fixed |= !header.kind.is_movable();
-        self.is_of_batches |= header.kind == RecordKind::BATCH_COMMIT;
+        self.is_of_lists |= header.kind == RecordKind::BATCH_COMMIT;
         // What is prepared makes nothing count.
         if header.kind == RecordKind::BATCH_COMMIT && header.flags != RecordFlags::PREPARED {
             let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);
@@ -436,7 +450,8 @@ impl BodyContents {
         self.longest = self.longest.max(other.longest);
         self.is_fixed |= other.is_fixed;
         self.has_batch_data |= other.has_batch_data;
-        self.is_of_batches |= other.is_of_batches;
+        self.has_large |= other.has_large;
+        self.is_of_lists |= other.is_of_lists;
         self.idle_bytes += other.idle_bytes;
         self.batches_from = self.batches_from.into_iter().chain(other.batches_from).min();
     }

@@ -83,6 +83,17 @@ impl LargeWriter {
         Ok(())
     }
 
+    /// Where its list and its parts are, with the bytes of each; of one that is done, and whose list has one level.
+    #[cfg(feature = "sim")]
+    pub(crate) fn pieces(&self, root: crate::address::Address) -> Vec<(crate::address::Address, u64)> {
+        let list = self.levels.root();
+        let entries =
+            crate::format::manifest::Manifest::decode_root(&list, crate::format::manifest::ManifestOf::Large)
+                .map_or_else(|_| Vec::new(), |list| list.entries);
+        let parts = entries.iter().map(|entry| (entry.address, u64::from(entry.length)));
+        std::iter::once((root, list.len() as u64)).chain(parts).collect()
+    }
+
     /// Makes it a record. After [`ShardRefusal::Full`] it can be tried again; it must not be once it is done.
     pub fn try_finish(&mut self, shard: &Shard) -> Result<Placed, ShardRefusal> {
         if !self.part.is_empty() {

@@ -9,7 +9,7 @@ use super::{
     error::weight,
     frame::LoadedFrame,
     window::{Lookup, Window},
-    within::{Meaning, WithinBatch, meaning},
+    within::{Meaning, WithinBatch, lacks_any, meaning},
 };
 use crate::{
     format::{
@@ -337,6 +337,7 @@ impl Scanner {
                     {
                         continue;
                     }
+                    Meaning::Large(list) if lacks_any(&list, &geometry, extents) => continue,
                     Meaning::Give | Meaning::Large(_) => return Some(Step::Record(record)),
                     Meaning::Copy => match self.seen.as_counted(record, frame, extents) {
                         ScanRecord { kind: RecordKind::MOVED, .. } => continue,

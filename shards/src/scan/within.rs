@@ -9,6 +9,7 @@ use crate::{
         manifest::{Manifest, ManifestError, ManifestOf},
         record::{RecordFlags, RecordKind, record_bytes},
     },
+    geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     manifest::{Found, ManifestWalk, WalkSetup, WalkStep},
     scan::{Damage, Fault, Run},
@@ -46,6 +47,18 @@ pub(super) fn meaning(record: &ScanRecord) -> Meaning {
         }
         _ => Meaning::Nothing,
     }
+}
+
+/// True if something that the root of a list leads to was freed: nobody wants the large record any more.
+pub(super) fn lacks_any(list: &Manifest, geometry: &Geometry, extents: &impl ExtentSequence) -> bool {
+    let mut last = None;
+    list.entries.iter().any(|entry| {
+        let extent = entry.address.extent(geometry);
+        // Neighbours mostly lie in the same extent.
+        let known = last.filter(|(same, _)| *same == extent);
+        let (_, generation) = *last.insert(known.unwrap_or_else(|| (extent, extents.generation_of(extent))));
+        !generation.is_some_and(|generation| entry.address.is_of(generation))
+    })
 }
 
 /// A batch whose records are coming out.

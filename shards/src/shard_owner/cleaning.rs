@@ -8,6 +8,7 @@
 mod choosing;
 mod copying;
 mod ending;
+mod large;
 mod listing;
 mod reading;
 mod replaying;
@@ -117,9 +118,9 @@ pub(super) struct Cleaner {
     pending: VecDeque<Pending>,
     /// Of the extents that this open has seen all of: those that it wrote, and those that it surveyed.
     contents: BTreeMap<ExtentOrdinal, BodyContents>,
-    /// Extents with batch data of which it was found out what counts.
+    /// Extents with batch data, or of large records, of which it was found out what counts, or is wanted.
     listed: BTreeSet<ExtentOrdinal>,
-    /// Extents with lists that somebody needs.
+    /// Extents with lists that somebody needs, or of large records that somebody wants.
     held_back: BTreeMap<ExtentOrdinal, HeldBack>,
     /// Extents that could not be read.
     left_alone: BTreeSet<ExtentOrdinal>,

@@ -271,8 +271,10 @@ impl View<'_> {
             };
             end = Some(header.end_slot(&geometry));
             if ordinal.is_some_and(|ordinal| !kept.contains(&ordinal)) && !self.is_hit(&header) {
+                let kept = oracle.kept_in(usize::from(found.shard.0), number_of);
+                let kept = kept.map(|id| (id, oracle.records[id as usize]));
                 return Err(format!(
-                    "S3: {:?} has lost the extent of frame {number} ({ordinal:?})",
+                    "S3: {:?} has lost the extent of frame {number} ({ordinal:?}) with {kept:?}",
                     found.shard
                 ));
             }

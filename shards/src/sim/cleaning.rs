@@ -4,7 +4,7 @@
 use super::{
     check::View,
     image::Taint,
-    oracle::{Fate, Oracle},
+    oracle::{Fate, Oracle, Record},
     payload::identify,
     random::Random,
 };
@@ -12,10 +12,12 @@ use crate::{
     address::Address,
     cleaning::{CleaningOptions, CleaningPolicy, RecordOwner},
     directory::Directory,
+    extents::ExtentUse,
     format::record::record_bytes,
     geometry::Geometry,
     ids::{FrameNumber, ShardId, SlotIndex},
     recovery::{RecoveredShard, RecoveryReport},
+    ring::reservation::Placed,
     scan::{Limit, OnDamage, ScanSetup, Scanner, Start, Step, Wanted},
     sync::Mutex,
 };
@@ -38,6 +40,11 @@ struct State {
     moved_away: BTreeSet<u64>,
     /// Records whose copies a scan gave before their users had heard of them.
     early: BTreeSet<u64>,
+    /// Large records, by where their lists begin in the store; and what lies where, of those that this life wrote.
+    large: BTreeMap<u64, u64>,
+    pieces: BTreeMap<u64, Vec<(Address, u64)>>,
+    /// Large records that keep extents.
+    in_the_way: BTreeSet<u64>,
     /// A device has lied: what an earlier life wrote in a place may have been copied from there.
     is_deceived: bool,
 }
@@ -66,9 +73,25 @@ impl Index {
         self.state().at.entry(id).or_insert(address);
     }
 
-    /// A record that some user wants.
+    /// The same of a large record.
+    pub(super) fn learn_large(&self, id: u64, address: Address) {
+        self.state().large.insert(address.byte(), id);
+    }
+
+    /// The list of a large record that this life wrote.
+    pub(super) fn learn_pieces(&self, id: u64, pieces: Vec<(Address, u64)>) {
+        self.state().pieces.insert(id, pieces);
+    }
+
+    /// A record that some user wants; now and then one whose room is asked for.
     pub(super) fn pick(&self, random: &mut Random) -> Option<u64> {
-        let state = self.state();
+        let mut state = self.state();
+        while !state.in_the_way.is_empty() && random.one_in(2) {
+            let Some(id) = state.in_the_way.pop_first() else { break };
+            if !state.released.contains(&id) {
+                return Some(id);
+            }
+        }
         let from = random.below(state.at.keys().next_back()? + 1);
         state.at.range(from..).map(|(id, _)| *id).find(|id| !state.released.contains(id))
     }
@@ -131,6 +154,18 @@ impl RecordOwner for Index {
         }
         state.at.get(&id) == Some(&to)
     }
+
+    fn is_large_live(&self, address: Address) -> bool {
+        let state = self.state();
+        let id = state.large.get(&address.byte());
+        id.is_none_or(|id| !state.released.contains(id) && state.at.get(id).is_none_or(|at| *at == address))
+    }
+
+    fn keeps_extent(&self, address: Address) {
+        let mut state = self.state();
+        let id = state.large.get(&address.byte()).copied();
+        state.in_the_way.extend(id);
+    }
 }
 
 /// Small stores have few extents, and are to be cleaned all the time.
@@ -149,9 +184,21 @@ pub(super) fn release(index: &Index, directory: &Directory, geometry: &Geometry,
     if !state.released.insert(id) {
         return;
     }
-    let Some(at) = state.at.get(&id) else { return };
-    let Ok(shard) = directory.owner_of(*at) else { return };
-    directory.extents.note_dead(at.extent(geometry), record_bytes(length));
+    let Some(at) = state.at.get(&id).copied() else { return };
+    let Ok(shard) = directory.owner_of(at) else { return };
+    let is_large = state.large.get(&at.byte()) == Some(&id);
+    // Who does not know where the pieces are says nothing of them: a survey finds out.
+    let pieces = if is_large { state.pieces.remove(&id).unwrap_or_default() } else { vec![(at, length)] };
+    for (at, length) in pieces {
+        let extent = at.extent(geometry);
+        let is_there = directory
+            .extents
+            .get(extent)
+            .is_some_and(|it| it.usage == ExtentUse::Claimed && it.shard == shard && at.is_of(it.generation));
+        if is_there {
+            directory.extents.note_dead(extent, record_bytes(length));
+        }
+    }
     if let Some(shard) = directory.shard(shard) {
         shard.note_release_and_ring();
     }
@@ -160,13 +207,16 @@ pub(super) fn release(index: &Index, directory: &Directory, geometry: &Geometry,
 impl Oracle {
     /// True if nothing that is wanted has to be in the frame any more.
     pub(super) fn is_cleaned_out(&self, shard: usize, frame: FrameNumber) -> bool {
-        let Some(index) = &self.index else { return false };
-        let frame = self.shards[shard].frames.get(frame.0 as usize);
-        let needs = |id: &u64| match self.records[*id as usize].fate {
-            Fate::Placed(placed) => index.is_at_home(*id, placed.address),
+        self.index.is_some() && self.kept_in(shard, frame).is_none()
+    }
+
+    /// A record that has to be in the frame.
+    pub(super) fn kept_in(&self, shard: usize, frame: FrameNumber) -> Option<u64> {
+        let needs = |id: &&u64| match self.records[**id as usize].fate {
+            Fate::Placed(placed) => !self.may_have_moved(**id, placed.address),
             Fate::Issued | Fate::Decided | Fate::Gone => false,
         };
-        !frame.is_some_and(|frame| frame.records.iter().any(needs))
+        self.shards[shard].frames.get(frame.0 as usize)?.records.iter().find(needs).copied()
     }
 
     /// True if cleaning may have taken a record away from where a batch lists it.
@@ -176,6 +226,16 @@ impl Oracle {
         let is_there =
             |it: &crate::recovery::RecoveredExtent| it.index == extent && placed.address.is_of(it.generation);
         self.may_have_moved(id, placed.address) && !found.extents.iter().any(is_there)
+    }
+
+    /// True if some of the large record whose list begins at `byte` may be gone, since nobody wants it.
+    pub(super) fn is_given_up(&self, shard: ShardId, byte: u64) -> bool {
+        let is_it = |record: &Record| {
+            let at = if let Fate::Placed(placed) = record.fate { Some(placed.address.byte()) } else { None };
+            record.is_large && record.shard == shard && at == Some(byte)
+        };
+        let id = self.records.iter().rposition(is_it);
+        id.is_some_and(|id| self.index.as_ref().is_some_and(|index| index.is_released(id as u64)))
     }
 
     /// True if the record may have left the address, by cleaning.
@@ -214,8 +274,21 @@ impl Oracle {
         let mut state = index.state();
         state.at.clear();
         state.relocated.clear();
+        state.large.clear();
+        state.pieces.clear();
+        state.in_the_way.clear();
         for shard in &report.shards {
             state.at.extend(view.scan(shard).unwrap_or_default());
+        }
+        for (id, record) in (0..).zip(&self.records).filter(|(_, record)| record.is_large) {
+            let Fate::Placed(Placed { address, .. }) = record.fate else { continue };
+            let extent = address.extent(&self.geometry);
+            let found = report.shards.get(usize::from(record.shard.0));
+            let mut extents = found.iter().flat_map(|found| &found.extents);
+            if extents.any(|it| it.index == extent && address.is_of(it.generation)) {
+                state.at.insert(id, address);
+                state.large.insert(address.byte(), id);
+            }
         }
         // Where the crash took the copies, what they were made of is wanted again.
         let moved = &self.drains.moved;

@@ -265,9 +265,9 @@ impl<'life> Client<'life> {
         let (length, what) = match oracle.index.as_ref().map(|index| index.is_plain) {
             None => (length, what),
             Some(true) => (length.min(scene.buffer_bytes as usize / 4), Self::without_batches(what)),
-            // Extents with parts of large records, or with records that fill a buffer, are not cleaned.
+            // Extents with records that fill a buffer are not cleaned.
             Some(false) if self.random.one_in(16) => (length, what),
-            Some(false) if what == 17 || self.random.one_in(2) => {
+            Some(false) if self.random.one_in(2) => {
                 (length.min(scene.buffer_bytes as usize / 4), Self::without_batches(what))
             }
             Some(false) => (length.min(scene.buffer_bytes as usize / 4), what),

@@ -2,6 +2,7 @@
 //! `Store::drain_shard` does, step by step, so that everybody else acts between the steps and a crash may come at each.
 
 use super::{
+    cleaning::Index,
     clients::Scene,
     device::lock,
     growing::Grounds,
@@ -15,7 +16,7 @@ use crate::{
     directory::Mail,
     draining::DrainRound,
     failure::SyncFailures,
-    format::{control::LogPlace, superblock::Superblock},
+    format::{control::LogPlace, record::RecordKind, superblock::Superblock},
     ids::{FrameNumber, ShardId, StoreId},
     limits::record_bytes_max,
     opening::{retiring_superblock, write_superblock},
@@ -371,7 +372,11 @@ impl<'life> Drainer<'life> {
         if (LogPlace { ordinal, byte: from.byte() }) < emptying.done {
             return Ok(None);
         }
-        if oracle.index.as_ref().is_some_and(|index| !index.is_live(from, &record.payload)) {
+        let is_wanted = |index: &Arc<Index>| match record.kind {
+            RecordKind::LARGE_MANIFEST => index.is_large_live(from),
+            _ => index.is_live(from, &record.payload),
+        };
+        if !oracle.index.as_ref().is_none_or(is_wanted) {
             return Ok(None);
         }
         let takes: Vec<_> = scene.directory.shards.iter().filter(|shard| !shard.is_retired()).collect();

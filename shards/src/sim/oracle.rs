@@ -165,8 +165,12 @@ impl Oracle {
         }
         self.clock += 1;
         record.placed_at = self.clock;
+        let is_large = record.is_large;
         self.shards[usize::from(record.shard.0)].frame_mut(placed.frame).records.push(id);
         if let Some(index) = &self.index {
+            if is_large {
+                index.learn_large(id, placed.address);
+            }
             index.learn(id, placed.address);
         }
         Ok(())

@@ -106,6 +106,7 @@ impl ShardOwner {
                 return false;
             }
             self.shared.wants_releases.store(true, Ordering::Release);
+            self.ask_for_room();
             self.set_hope(false);
             return false;
         };
@@ -117,7 +118,8 @@ impl ShardOwner {
         let geometry = self.context.layout.geometry();
         let first = geometry.first_frame_slot(facts.extent);
         let contents = self.cleaner.contents.get(&facts.ordinal);
-        let is_plain = contents.is_some_and(|it| !it.has_batch_data && !self.leads_back(facts.ordinal, it));
+        let is_plain = contents
+            .is_some_and(|it| !it.has_batch_data && !it.has_large && !self.leads_back(facts.ordinal, it));
         let stage = if is_plain { Stage::Copy } else { Stage::Survey };
         let task = Task::begin(facts, first, geometry.byte_of(first), stage);
         self.cleaner.task = Some(Task { crosses: self.crosses(), ..task });
@@ -193,7 +195,7 @@ impl ShardOwner {
     fn is_counted(&self, facts: &ExtentFacts) -> bool {
         let contents = self.cleaner.contents.get(&facts.ordinal);
         contents.is_some_and(|contents| {
-            !contents.has_batch_data
+            !(contents.has_batch_data || contents.has_large)
                 || self.cleaner.listed.contains(&facts.ordinal)
                 || !self.is_movable(contents)
                 || !self.is_settled(facts.ordinal, contents)
@@ -201,7 +203,7 @@ impl ShardOwner {
     }
 
     /// Extents that may be read and freed.
-    fn candidates(&self) -> impl Iterator<Item = ExtentFacts> + '_ {
+    pub(super) fn candidates(&self) -> impl Iterator<Item = ExtentFacts> + '_ {
         let durable = self.shared.durable.reached();
         self.sealed_candidates().filter(move |facts| facts.frames_end() <= durable)
     }
@@ -276,7 +278,7 @@ impl ShardOwner {
     }
 
     /// At the most: what nobody released counts as live.
-    fn live_bytes(&self, facts: &ExtentFacts) -> u64 {
+    pub(super) fn live_bytes(&self, facts: &ExtentFacts) -> u64 {
         let headers = u64::from(facts.frames) * FRAME_HEADER_BYTES;
         let idle = self.cleaner.contents.get(&facts.ordinal).map_or(0, |contents| contents.idle_bytes);
         facts.bytes.saturating_sub(headers + idle).saturating_sub(facts.dead_bytes)

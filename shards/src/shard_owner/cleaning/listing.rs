@@ -1,5 +1,6 @@
 //! Which batch data of an extent counts: that which a root lists, in the extent or in a later one of the shard. And what
 //! the lists in the extent lead to elsewhere: without them it would not count, so they stay while any of it is wanted.
+//! Which large records have a part in it, of those that are wanted, is found by the same lists (see `large`).
 //!
 //! Extents say how far back the lists lead whose roots are in them, so that only those have to be read which may list
 //! something here. Of a list with several levels the parts are read by their addresses. Once nobody is writing a batch
@@ -7,9 +8,11 @@
 
 use super::{
     Stage, Task,
+    large::Large,
     reading::{Looked, Reading, bytes_from},
 };
 use crate::{
+    address::Address,
     device::Device,
     extents::ExtentUse,
     format::{
@@ -32,21 +35,45 @@ struct Group {
     root: LogPlace,
 }
 
+/// What a part of a list belongs to.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// `None`: it lies in the extent; what root leads to it is not known.
+    Batch(Option<LogPlace>),
+    /// That is wanted.
+    Large(Address),
+}
+
+impl Whose {
+    const fn of(self) -> ManifestOf {
+        match self {
+            Self::Batch(_) => ManifestOf::Batch,
+            Self::Large(_) => ManifestOf::Large,
+        }
+    }
+}
+
 /// A part of a list that is still to be read.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     entry: ManifestEntry,
     parent_level: u8,
-    /// `None`: of a part that lies in the extent; what root leads to it is not known.
-    root: Option<LogPlace>,
+    whose: Whose,
     /// Its parent lies in the extent, or that one's.
     is_own: bool,
 }
 
-/// What keeps an extent with lists from being freed: a record that it makes count, in another extent, is wanted.
-#[derive(Clone, Copy, Debug)]
+/// What keeps an extent from being freed: a record that one of its lists makes count, in another extent, is wanted; or a
+/// large record that has a part in it is.
+#[derive(Clone, Debug)]
 pub(super) struct HeldBack {
-    by: ExtentFacts,
+    /// The extent that is looked at, to know whether that may have changed.
+    pub(super) by: ExtentFacts,
+    /// It may have once so many bytes of that one are dead.
+    pub(super) until: u64,
+    /// Large records that keep it, as long as their owner was not told.
+    pub(super) untold: Vec<Address>,
+    pub(super) is_told: bool,
 }
 
 /// What was found so far of the extent that is cleaned.
@@ -63,6 +90,7 @@ pub(super) struct Listing {
     wanted: Vec<Range<u64>>,
     /// Groups in other extents that lists in this one lead to.
     outside: Vec<ManifestEntry>,
+    pub(super) large: Large,
 }
 
 impl Listing {
@@ -105,7 +133,7 @@ impl ShardOwner {
     /// False: what is not there yet may need what the extent holds of batches.
     pub(super) fn is_settled(&self, ordinal: ExtentOrdinal, contents: &BodyContents) -> bool {
         let is_behind = |from: ExtentOrdinal| from <= ordinal;
-        !(contents.is_of_batches && self.first_unsettled().is_some_and(is_behind))
+        !(contents.is_of_lists && self.first_unsettled().is_some_and(is_behind))
     }
 
     /// True if lists in the extent may lead to others that are there.
@@ -115,9 +143,9 @@ impl ShardOwner {
 
     /// True if what kept the extent from being freed when it was last looked at is as it was.
     pub(super) fn is_held_back(&self, ordinal: ExtentOrdinal) -> bool {
-        self.cleaner.held_back.get(&ordinal).is_some_and(|HeldBack { by }| {
+        self.cleaner.held_back.get(&ordinal).is_some_and(|HeldBack { by, until, .. }| {
             let is_there = self.space.extent(by.ordinal).is_some();
-            is_there && self.context.extents.dead_bytes(by.extent) == by.dead_bytes
+            is_there && self.context.extents.dead_bytes(by.extent) < *until
         })
     }
 
@@ -128,7 +156,8 @@ impl ShardOwner {
             return self.end_survey(task);
         }
         self.cleaner.listed.insert(own);
-        if task.contents.has_batch_data && (task.is_resumed || !task.listing.wanted.is_empty()) {
+        let of_batches = task.contents.has_batch_data && (task.is_resumed || !task.listing.wanted.is_empty());
+        if of_batches || task.asks_for_large() {
             task.listing.bound = self.next_frame;
             task.listing.ahead = self.space.extents_leading_to(own, self.next_frame).collect();
         }
@@ -147,6 +176,9 @@ impl ShardOwner {
         } else {
             task.listing.groups.sort_unstable_by_key(|group| group.run.start);
             task.dead_bytes += task.listing.uncounted_bytes();
+            if self.is_kept_by_large(&mut task) {
+                return self.put_aside(&task);
+            }
             return self.end_survey(task);
         }
         self.cleaner.task = Some(task);
@@ -164,8 +196,8 @@ impl ShardOwner {
         false
     }
 
-    /// Takes what a list says of the extent that is cleaned, if the record at hand is the root of one, or a part that lies
-    /// in the extent.
+    /// Takes what a list says of the extent that is cleaned, if the record at hand is the root of one, or a part of one of
+    /// a batch that lies in the extent.
     pub(super) fn note_root(
         &self,
         task: &mut Task,
@@ -173,29 +205,47 @@ impl ShardOwner {
         bytes: &[u8],
     ) -> Result<(), Looked> {
         let own = task.facts.ordinal;
-        let leads_here = || bytes.get(8..).and_then(Manifest::peek_from).is_none_or(|from| from <= own);
         let is_root = header.flags == RecordFlags::NONE;
-        let is_part = header.flags == RecordFlags::LIST_PART && task.stage == Stage::Survey;
-        if header.kind != RecordKind::BATCH_COMMIT || !(is_root || is_part) || !leads_here() {
+        let of = match header.kind {
+            RecordKind::BATCH_COMMIT if is_root => ManifestOf::Batch,
+            RecordKind::BATCH_COMMIT if header.flags == RecordFlags::LIST_PART => ManifestOf::Batch,
+            RecordKind::LARGE_MANIFEST if is_root && task.asks_for_large() => ManifestOf::Large,
+            _ => return Ok(()),
+        };
+        let is_known_by_its_root = !is_root && task.stage != Stage::Survey;
+        let leads_here = || bytes.get(8..).and_then(Manifest::peek_from).is_none_or(|from| from <= own);
+        if is_known_by_its_root || !leads_here() {
             return Ok(());
         }
         let byte = self.context.layout.geometry().byte_of(task.slot) + task.offset;
         let seed = StoreSeed::new(self.context.store).record_seed(task.walked.generation, byte);
         let decode = |payload| match is_root {
-            true => Manifest::decode_root(payload, ManifestOf::Batch),
-            false => Manifest::decode(payload, ManifestOf::Batch),
+            true => Manifest::decode_root(payload, of),
+            false => Manifest::decode(payload, of),
         };
         let list = check_record(bytes, seed).ok().and_then(|view| decode(view.payload).ok());
-        let list = list.ok_or(Looked::Bad("a list of a batch is damaged"))?;
-        let root = is_root.then_some(LogPlace { ordinal: task.walked.ordinal, byte });
-        self.note_entries(task, &list, root, task.walked.ordinal == own)
+        let list = list.ok_or(Looked::Bad("a list of it, or one that leads to it, is damaged"))?;
+        let whose = match of {
+            ManifestOf::Batch => {
+                Whose::Batch(is_root.then_some(LogPlace { ordinal: task.walked.ordinal, byte }))
+            }
+            // No scan gives one of which something is gone, so that its owner may not know it.
+            ManifestOf::Large if list.entries.iter().any(|it| self.own_extent(it.address).is_none()) => {
+                return Ok(());
+            }
+            ManifestOf::Large => match self.wanted_large(task, header, byte) {
+                Some(address) => Whose::Large(address),
+                None => return Ok(()),
+            },
+        };
+        self.note_entries(task, &list, whose, task.walked.ordinal == own)
     }
 
     fn note_entries(
         &self,
         task: &mut Task,
         list: &Manifest,
-        root: Option<LogPlace>,
+        whose: Whose,
         is_own: bool,
     ) -> Result<(), Looked> {
         let own = task.facts.ordinal;
@@ -204,25 +254,33 @@ impl ShardOwner {
             let Some((ordinal, _)) = self.own_extent(entry.address) else { continue };
             let byte = entry.address.byte();
             let listing = &mut task.listing;
+            if let Whose::Large(root) = whose
+                && ordinal == own
+            {
+                listing.large.keep(root, record_bytes(u64::from(entry.length)));
+            }
             if list.level > 0 && (is_own || ordinal >= own) {
                 // A part of a list lies behind what it leads to.
-                listing.nodes.push(Node { entry: *entry, parent_level: list.level, root, is_own });
-            } else if list.level == 0 && ordinal == own {
+                listing.nodes.push(Node { entry: *entry, parent_level: list.level, whose, is_own });
+                continue;
+            }
+            let Whose::Batch(root) = whose else { continue };
+            if list.level == 0 && ordinal == own {
                 let group = |root| Group { run: byte..byte + u64::from(entry.length), root };
                 listing.groups.extend(root.map(group));
             } else if list.level == 0 && is_own {
                 listing.outside.push(*entry);
             }
         }
-        let Listing { groups, nodes, outside, .. } = &task.listing;
-        match groups.len().max(nodes.len()).max(outside.len()) {
+        let Listing { groups, nodes, outside, large, .. } = &task.listing;
+        match groups.len().max(nodes.len()).max(outside.len()).max(large.roots()) {
             0..=CLEAN_LISTED_GROUPS_MAX => Ok(()),
-            _ => Err(Looked::Bad("more groups of batches lie in it than are kept in memory")),
+            _ => Err(Looked::Bad("more lists lead to it than are kept in memory")),
         }
     }
 
     /// The ordinal and generation of the extent of an address, if it is of this shard still.
-    fn own_extent(&self, address: crate::address::Address) -> Option<(ExtentOrdinal, Generation)> {
+    fn own_extent(&self, address: Address) -> Option<(ExtentOrdinal, Generation)> {
         let extent = address.extent(self.context.layout.geometry());
         let entry = self.context.extents.get(extent)?;
         let is_ours = entry.usage == ExtentUse::Claimed
@@ -278,10 +336,15 @@ impl ShardOwner {
     fn hold_back(&mut self, task: &Task, entry: &ManifestEntry) -> bool {
         let by = self.own_extent(entry.address).and_then(|(ordinal, _)| self.space.extent(ordinal));
         if let Some(by) = by {
-            let dead_bytes = self.context.extents.dead_bytes(by.extent);
-            let by = ExtentFacts { dead_bytes, ..by };
-            self.cleaner.held_back.insert(task.facts.ordinal, HeldBack { by });
+            let until = self.context.extents.dead_bytes(by.extent) + 1;
+            let held = HeldBack { by, until, untold: Vec::new(), is_told: false };
+            self.cleaner.held_back.insert(task.facts.ordinal, held);
         }
+        self.put_aside(task)
+    }
+
+    /// The extent is not cleaned now.
+    fn put_aside(&mut self, task: &Task) -> bool {
         self.cleaner.contents.insert(task.facts.ordinal, task.contents);
         self.cleaner.barren_at = None;
         true
@@ -312,19 +375,23 @@ impl ShardOwner {
     }
 
     fn take_node(&self, task: &mut Task, record: &[u8]) -> Looked {
-        let bad = Looked::Bad("a part of a list of its batches is damaged");
+        let bad = Looked::Bad("a part of a list that leads to it is damaged");
         let Some(node) = task.listing.nodes.pop() else { return Looked::On };
         let address = node.entry.address;
         // Freed since it was listed, with all that it leads to.
         let Some((_, generation)) = self.own_extent(address) else { return Looked::On };
         let seed = StoreSeed::new(self.context.store).record_seed(generation, address.byte());
-        let is_part = |kind, flags| kind == RecordKind::BATCH_COMMIT && flags == RecordFlags::LIST_PART;
+        let of = node.whose.of();
+        let kind = match of {
+            ManifestOf::Batch => RecordKind::BATCH_COMMIT,
+            ManifestOf::Large => RecordKind::LARGE_MANIFEST,
+        };
+        let is_part = |found, flags| found == kind && flags == RecordFlags::LIST_PART;
         let checked = check_record(record, seed).ok().filter(|view| is_part(view.kind, view.flags));
-        let list = checked.and_then(|view| {
-            Manifest::decode_child(view.payload, ManifestOf::Batch, node.parent_level, &node.entry).ok()
-        });
+        let list = checked
+            .and_then(|view| Manifest::decode_child(view.payload, of, node.parent_level, &node.entry).ok());
         let Some(list) = list else { return bad };
-        match self.note_entries(task, &list, node.root, node.is_own) {
+        match self.note_entries(task, &list, node.whose, node.is_own) {
             Ok(()) => Looked::On,
             Err(why) => why,
         }

@@ -199,6 +199,7 @@ impl ShardOwner {
     /// Notes what the record is, and whether it is wanted.
     fn survey(&self, task: &mut Task, header: &RecordHeader, bytes: &[u8]) -> Result<(), Looked> {
         task.contents.note(header, bytes);
+        task.note_large(header);
         self.note_root(task, header, bytes)?;
         let byte = self.context.layout.geometry().byte_of(task.slot) + task.offset;
         if !header.kind.is_copied() || task.is_resumed {

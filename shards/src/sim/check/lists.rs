@@ -105,6 +105,11 @@ impl View<'_> {
                 WalkStep::Reclaimed(_) if is_trimmed(found, &geometry, byte) => return Ok(None),
                 // Cleaning moved what was wanted of it; whether all of that came to another place the scan tells.
                 WalkStep::Reclaimed(_) if of == ManifestOf::Batch && oracle.index.is_some() => {}
+                WalkStep::Reclaimed(_)
+                    if of == ManifestOf::Large && oracle.is_given_up(found.shard, byte) =>
+                {
+                    return Ok(Some(1));
+                }
                 WalkStep::Reclaimed(address) => return Err(wrong(format!("{address} is gone"))),
                 WalkStep::End => break,
             }

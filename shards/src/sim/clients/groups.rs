@@ -164,6 +164,9 @@ impl<'life> Client<'life> {
             }
             match large.writer.try_finish(large.shard) {
                 Ok(placed) => {
+                    if let Some(index) = &oracle.index {
+                        index.learn_pieces(large.id, large.writer.pieces(placed.address));
+                    }
                     oracle.accepted(large.id, placed)?;
                     self.accepted(large.shard, large.id, placed.frame, placed.address);
                     return Ok(());
