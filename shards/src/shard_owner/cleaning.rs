@@ -276,6 +276,18 @@ impl ShardOwner {
         }
     }
 
+    /// It is gone, and nobody will ask for it.
+    pub(super) fn forget_extent(&mut self, ordinal: ExtentOrdinal) {
+        self.cleaner.contents.remove(&ordinal);
+        self.cleaner.listed.remove(&ordinal);
+        self.cleaner.held_back.remove(&ordinal);
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn extents_known_to_cleaning(&self) -> usize {
+        self.cleaner.contents.len()
+    }
+
     fn origin(&self, facts: &ExtentFacts) -> Origin {
         Origin::of(self.shared.id(), facts)
     }
@@ -361,9 +373,7 @@ impl ShardOwner {
 
     fn end_task(&mut self) -> bool {
         if let Some(task) = self.cleaner.task.take() {
-            self.cleaner.contents.remove(&task.facts.ordinal);
-            self.cleaner.listed.remove(&task.facts.ordinal);
-            self.cleaner.held_back.remove(&task.facts.ordinal);
+            self.forget_extent(task.facts.ordinal);
             if task.crosses
                 && let Some(cold) = self.cold()
             {

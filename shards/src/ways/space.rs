@@ -97,6 +97,22 @@ fn an_extent_in_the_middle_of_a_log_is_freed_and_used_again() {
     more.iter().for_each(|placed| world.expect(*placed, &payload));
 }
 
+/// What cleaning knows of an extent was kept when a trim freed it: a log that is trimmed for years would have filled memory.
+#[test]
+fn nothing_is_remembered_of_extents_that_are_gone() {
+    let mut world = World::open(Options::default());
+    for ordinal in 0..40 {
+        while world.shard.ordinals().end <= ordinal + 2 {
+            world.append_durably(&[7; LARGE]);
+        }
+        assert!(world.core.shards_mut()[0].free_extent(ExtentOrdinal(ordinal)));
+        world.turns();
+    }
+    let there = world.shard.extents().len();
+    let known = world.core.shards_mut()[0].extents_known_to_cleaning();
+    assert!(known <= there, "{known} of {there} extents");
+}
+
 #[test]
 fn a_quiet_shard_writes_a_checkpoint_that_a_frame_states_and_then_nothing() {
     let quiet = Duration::from_millis(4);

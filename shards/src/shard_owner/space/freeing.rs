@@ -90,6 +90,7 @@ impl ShardOwner {
     pub(super) fn release(&mut self, victims: Vec<FreedExtent>) {
         for victim in victims {
             self.shared.remove_extent(victim.ordinal);
+            self.forget_extent(victim.ordinal);
             if self.context.discard {
                 self.context.extents.withdraw(victim.extent);
                 self.space.discards.push_back(victim.extent);
