@@ -230,6 +230,11 @@ impl Reads {
         self.states.len() - self.vacant.len() + self.deferred.len()
     }
 
+    /// True if the device has some of them, or is to get them.
+    pub(crate) fn has_under_way(&self) -> bool {
+        self.states.len() > self.vacant.len()
+    }
+
     /// Answers everything with the death of the core. What the device still holds stays with the device.
     pub(crate) fn abandon(&mut self) {
         self.deferred.clear();
