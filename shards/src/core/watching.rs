@@ -1,6 +1,6 @@
 //! Watching for the end of a read, for a bounded time, before the core sleeps over it.
 //!
-//! Going to sleep and being woken costs a read from a fast device more than a third of its time. The watch looks at
+//! Going to sleep and being woken takes more than a third of the time that a fast device needs for a read. The watch looks at
 //! memory that the kernel writes and at what others may want of the core; it enters the kernel only for what there is.
 
 use super::Core;
