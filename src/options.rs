@@ -10,8 +10,8 @@ use corelog_shards::{
         CLEAN_LOW_PERCENT_DEFAULT, CLEAN_PERCENT_MAX, CORES_MAX, DEVICES_MAX, EXTENT_BYTES_DEFAULT,
         EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
         MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, QUIET_MS_DEFAULT, QUIET_MS_MAX, QUIET_MS_MIN,
-        RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX, SLOT_BYTES_DEFAULT,
-        SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
+        READ_SPIN_US_DEFAULT, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX,
+        SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -293,6 +293,10 @@ pub struct Options {
     /// How long a hosted core spins for work before it sleeps.
     #[serde(with = "microseconds")]
     pub spin: Option<Duration>,
+    /// How long a core that the caller drives watches for the end of a read before it sleeps, where the device is that
+    /// fast. It costs the thread's CPU while reads are under way, and nothing else. `None`: it sleeps at once.
+    #[serde(with = "microseconds")]
+    pub read_spin: Option<Duration>,
     /// How long a waiting call waits without progress before it reports that the shard is stalled.
     #[serde(with = "microseconds")]
     pub stall: Option<Duration>,
@@ -335,6 +339,7 @@ impl Default for Options {
             backend: Backend::default(),
             append: AppendPath::default(),
             spin: None,
+            read_spin: Some(Duration::from_micros(READ_SPIN_US_DEFAULT)),
             stall: Some(Duration::from_secs(30)),
             close_wait: Some(Duration::from_secs(60)),
             allow_buffered: false,
@@ -402,6 +407,8 @@ impl Options {
         append: AppendPath => append;
         /// Sets the spin time.
         spin: Duration => Some(spin);
+        /// Sets the time that a core of the caller's watches for the end of a read; zero is none.
+        read_spin: Duration => Some(read_spin);
         /// Sets the time after which a waiter reports a stall.
         stall: Duration => Some(stall);
         /// Sets the time that closing waits for the cores.

@@ -5,6 +5,7 @@
 //! own thread, a glommio executor, a test's scheduler) calls the two in a loop.
 
 mod appending;
+mod watching;
 
 use crate::{
     device::{Completion, Device, DeviceBroken, Errno, Instant, Operation},
@@ -29,6 +30,7 @@ use std::{
     task::Waker,
     time::Duration,
 };
+use watching::Watch;
 
 /// Mail taken in one turn, so that a flood of it cannot keep the device waiting.
 const MAIL_PER_TURN_MAX: usize = 256;
@@ -105,6 +107,7 @@ pub struct Core {
     woken: Vec<Waker>,
     /// The sleep before the next try of what nobody announces; an idle turn doubles it first.
     retry_pause: Duration,
+    watch: Watch,
     /// The bell has a waker of the executor that drives the core.
     has_left_waker: bool,
     /// Place of the shard that the owning thread appended to last.
@@ -158,6 +161,7 @@ impl Core {
             completions: Vec::new(),
             woken: Vec::new(),
             retry_pause: RETRY_PAUSE_MIN / 2,
+            watch: Watch::default(),
             has_left_waker: false,
             appends_to: 0,
             closes_behind: None,
@@ -243,9 +247,7 @@ impl Core {
             return Turn::Closed;
         }
         self.count_retry(pumped != Pumped::Nothing);
-        if pumped != Pumped::Something && self.prepare_wait() {
-            self.sleep(limit);
-        } else {
+        if pumped == Pumped::Something || !self.rest(limit) {
             let _also_progress = self.poll_device();
         }
         Turn::Progress
@@ -291,8 +293,8 @@ impl Core {
 
     /// Sleeps in the kernel until there is something to do, at most for `limit`. Returns at once if there is.
     pub fn wait(&mut self, limit: Option<Duration>) {
-        if !self.is_closed && !self.handle.is_forked() && self.prepare_wait() {
-            self.sleep(limit);
+        if !self.is_closed && !self.handle.is_forked() {
+            let _there_is_work_otherwise = self.rest(limit);
         }
     }
 

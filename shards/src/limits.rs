@@ -193,6 +193,10 @@ pub const IO_DEPTH_MIN: u32 = 8;
 /// Most device operations that one core keeps in flight.
 pub const IO_DEPTH_MAX: u32 = 4096;
 
+/// How long a core that its owner drives watches for the end of a read before it sleeps when nothing is said, in
+/// microseconds: twice what a fast device takes.
+pub const READ_SPIN_US_DEFAULT: u64 = 100;
+
 /// Times that one frame is written again after a short or interrupted write before its shard fails.
 pub const WRITE_RETRIES_MAX: u32 = 8;
 

@@ -1,5 +1,7 @@
 //! Reading records and runs of slots on a core: from a ring while the frame is in memory, else from the device.
 
+mod lengths;
+
 use crate::{
     address::Address,
     device::{Completion, Device, Errno, Instant, Operation, Token},
@@ -18,6 +20,7 @@ use crate::{
     token::Purpose,
 };
 use bytes::Bytes;
+use lengths::Lengths;
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
@@ -199,6 +202,7 @@ struct Deferred {
 pub(crate) struct Reads {
     states: Vec<Option<ReadState>>,
     vacant: Vec<usize>,
+    lengths: Lengths,
     small: Arc<BufferPool>,
     large: Arc<BufferPool>,
     deferred: VecDeque<Deferred>,
@@ -218,6 +222,7 @@ impl Reads {
         Self {
             states: Vec::new(),
             vacant: Vec::new(),
+            lengths: Lengths::unknown(),
             small,
             large,
             deferred: VecDeque::new(),
@@ -228,6 +233,11 @@ impl Reads {
     /// Reads that were taken and not answered.
     pub(crate) fn outstanding(&self) -> usize {
         self.states.len() - self.vacant.len() + self.deferred.len()
+    }
+
+    /// True if the device has some of them, or is to get them.
+    pub(crate) fn has_under_way(&self) -> bool {
+        self.states.len() > self.vacant.len()
     }
 
     /// Answers everything with the death of the core. What the device still holds stays with the device.
@@ -346,15 +356,16 @@ impl Reads {
         let Some(place) = context.directory.layout.place(slot) else {
             return answer(&job, responder, Err(ReadError::Closed));
         };
-        let skipped = match &job {
+        let (skipped, bytes) = match &job {
             Job::Record { address, .. } => {
                 let sector = context.device.read_alignment(place.device);
                 let in_slot = address.byte() & (context.directory.layout.geometry().slot_bytes() - 1);
-                in_slot - in_slot % sector
+                let end = in_slot.saturating_add(self.lengths.longest()).min(bytes).next_multiple_of(sector);
+                let skipped = in_slot - in_slot % sector;
+                (skipped, end - skipped)
             }
-            Job::Run => 0,
+            Job::Run => (0, bytes),
         };
-        let bytes = bytes - skipped;
         let Some(buffer) = self.take_buffer(bytes as usize) else {
             return answer(&job, responder, Err(ReadError::NoMemory { bytes }));
         };
@@ -437,6 +448,9 @@ impl Reads {
                     let seed = context.directory.seed.record_seed(generation, address.byte());
                     record_reply(bytes, seed, shard, state.slot, device, address)
                 });
+                if let (Some(end), Ok(_)) = (needed, &result) {
+                    self.lengths.note(end - before);
+                }
                 if let Some(core) = context.directory.cores.get(usize::from(context.core.0)) {
                     core.counters.device_reads.fetch_add(1, Ordering::Relaxed);
                     if let (Some(cache), Ok(payload)) = (core.cache(), &result) {

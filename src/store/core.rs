@@ -32,6 +32,10 @@ impl Core {
         Self { engine, assembly, has_joined: false }
     }
 
+    pub(super) const fn watch_reads(&mut self, limit: Duration) {
+        self.engine.watch_reads(limit);
+    }
+
     /// Which core this is.
     #[must_use]
     pub const fn id(&self) -> CoreId {
@@ -85,7 +89,10 @@ impl Core {
         turn
     }
 
-    /// Sleeps in the kernel until there is something to do, for at most `limit`. Costs no CPU meanwhile.
+    /// Sleeps in the kernel until there is something to do, for at most `limit`. Costs no CPU meanwhile, except while reads are
+    /// under way ([`Options::read_spin`]).
+    ///
+    /// [`Options::read_spin`]: crate::Options::read_spin
     pub fn wait(&mut self, limit: Option<Duration>) {
         self.engine.wait(limit);
     }

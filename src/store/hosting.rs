@@ -82,7 +82,7 @@ fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: mpsc::Sender<Outco
         tracing::warn!(core = id.0, cpu = seat.cpu(), "the host did not let the core be pinned");
     }
     let assembly = std::sync::Arc::clone(&seat.assembly);
-    let started = seat.start();
+    let started = seat.start_hosted();
     let mut core = match started {
         Ok(core) => {
             // Nobody listens any more only if the opener is gone; then the core closes with its store.

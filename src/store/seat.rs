@@ -283,6 +283,14 @@ impl Seat {
     /// Builds the core on the calling thread, which drives it from now on. The store works once all seats have
     /// started; until then the core takes turns but gets no work.
     pub fn start(self) -> Result<Core, OpenError> {
+        let read_spin = self.assembly.options.read_spin;
+        let mut core = self.start_with(false)?;
+        core.watch_reads(read_spin.unwrap_or_default());
+        Ok(core)
+    }
+
+    /// As [`Seat::start`], on a thread of ours: it leaves the CPU to those who wait for its reads.
+    pub(super) fn start_hosted(self) -> Result<Core, OpenError> {
         self.start_with(false)
     }
 
