@@ -107,8 +107,9 @@ impl Printer {
     }
 
     fn print(&mut self, store: &Inspection, record: &Record) -> Result<(), Failure> {
-        if record.large_bytes.is_some() && !store.open_large(record.address)?.is_whole()? {
-            // It was released, and some of it is given up.
+        let is_whole = || store.open_large(record.address).and_then(|large| large.is_whole());
+        // It was released, and some of it is given up. Of one that is damaged what is in front of the damage is written.
+        if record.large_bytes.is_some() && matches!(is_whole(), Ok(false)) {
             return Ok(());
         }
         self.left -= 1;
