@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, block_on, options, payload, turn_until};
+use common::{Over, Place, block_on, options, payload, turn_until};
 use corelog::{
     Address, Durability, FormatOptions, Options, ReadError, ReadStats, Route, ScrubOptions, ShardId, Store,
     limits::{CACHE_ENTRY_BYTES, CHECKPOINT_BYTES_MIN, EXTENT_BYTES_MIN, SUPERBLOCK_AREA_BYTES},
@@ -278,11 +278,12 @@ fn a_trim_ends_the_hits_of_other_threads() {
                     has_started.store(true, Ordering::Relaxed);
                 }
             });
+            let trimmed = Over(&is_trimmed);
             while !has_started.load(Ordering::Relaxed) && !reader.is_finished() {
                 std::thread::yield_now();
             }
             store.trim(SHARD, last).unwrap().wait().unwrap();
-            is_trimmed.store(true, Ordering::Release);
+            drop(trimmed);
             assert!(reader.join().unwrap() > 0);
         });
     }

@@ -7,7 +7,7 @@ mod batched;
 mod common;
 
 use batched::{Index, Random, write_batch, write_one, write_over};
-use common::Place;
+use common::{Over, Place};
 use corelog::{AppendError, FormatOptions, Options, RecordOwner, Route, ShardId, Store};
 use corelog_shards::limits::SUPERBLOCK_AREA_BYTES;
 use std::sync::{
@@ -159,8 +159,11 @@ fn a_scan_beside_it_gives_each_version_once_and_all_that_stay() {
         write_batch(&store, &index, ShardId(0), &others).unwrap();
     }
     let is_over = AtomicBool::new(false);
+    // Each goes on until the other has failed, or all is done.
     std::thread::scope(|scope| {
+        let _over = Over(&is_over);
         scope.spawn(|| {
+            let _over = Over(&is_over);
             let mut random = Random(6);
             while !is_over.load(Ordering::Relaxed) {
                 let count = 1 + random.below(100);
@@ -174,14 +177,14 @@ fn a_scan_beside_it_gives_each_version_once_and_all_that_stay() {
             }
         });
         let mut scans = 0;
-        while scans < 30 || extents_cleaned(&store) < 6 * shape.extents {
+        while (scans < 30 || extents_cleaned(&store) < 6 * shape.extents) && !is_over.load(Ordering::Relaxed)
+        {
             let found = Index::of(&store, shape.keys()).versions();
             for (key, _) in &kept {
                 assert!(found[*key as usize] > 0, "scan {scans} lacks key {key}");
             }
             scans += 1;
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     index.check(&store);
 }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::Place;
+use common::{Over, Place};
 use corelog::{AppendPath, Cut, Durability, FormatOptions, Route, ShardId, Store};
 use std::{
     collections::HashSet,
@@ -74,6 +74,7 @@ fn no_cut_has_what_follows_without_what_it_follows() {
             let catch = |from: mpsc::Receiver<Chain>, to: mpsc::Sender<Chain>, step: u64| {
                 let (thrown, throws) = (&thrown, &throws);
                 move || {
+                    let _over = Over(is_over);
                     while let Ok(mut chain) = from.recv() {
                         let count = chain.len() as u64;
                         chain.push(append(store, 7 << 32 | count, count * step + 1));
@@ -87,21 +88,21 @@ fn no_cut_has_what_follows_without_what_it_follows() {
                 }
             };
             let cuts = std::thread::scope(|players| {
+                let _over = Over(is_over);
                 players.spawn(catch(from_left, to_left, 3));
                 players.spawn(catch(from_right, to_right, 1));
                 let cut = |_| {
                     let target = APPENDED.load(Ordering::Relaxed) + 8;
-                    while APPENDED.load(Ordering::Relaxed) < target {
+                    while APPENDED.load(Ordering::Relaxed) < target && !is_over.load(Ordering::Relaxed) {
                         std::thread::yield_now();
                     }
                     store.cut()
                 };
                 let mut cuts: Vec<Cut> = (0..300).map(cut).collect();
                 // Two threads that wait for each other may have been slower than those that wait for nobody.
-                while throws.load(Ordering::Relaxed) <= 100 {
+                while throws.load(Ordering::Relaxed) <= 100 && !is_over.load(Ordering::Relaxed) {
                     cuts.push(cut(0));
                 }
-                is_over.store(true, Ordering::Relaxed);
                 cuts
             });
             let mut chains: Vec<Chain> = alone.into_iter().map(|it| it.join().unwrap()).collect();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Place;
+use common::{Over, Place};
 use corelog::{
     Address, AppendError, Durability, FormatOptions, Inspection, Options, ReadError, Route, ShardId,
     SpaceError, SpaceRefusal, Store,
@@ -128,6 +128,7 @@ fn a_read_that_races_with_reuse_gives_the_record_or_that_it_is_gone() {
             }
             (reads, gone)
         });
+        let over = Over(is_over);
         let mut next = 0;
         for _ in 0..12 {
             let written = fill(store, next, 100);
@@ -135,7 +136,7 @@ fn a_read_that_races_with_reuse_gives_the_record_or_that_it_is_gone() {
             written.iter().for_each(|written| sender.send(*written).unwrap());
             let _freed = store.trim(SHARD, written[written.len() - 1].1).unwrap().wait().unwrap();
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         reader.join().unwrap()
     });
     assert!(reads > 0 && gone > 0, "{reads} reads, {gone} gone");

@@ -140,14 +140,17 @@ fn growth_stops_nobody() {
                 })
             })
             .collect();
-        for round in 0..12_u64 {
+        let grow = |round: u64| {
             let by = match round % 3 {
                 2 => further(&folder.path().join(format!("device {round}")), 6),
                 _ => larger(Some(bytes(8 + 4 * (round + 1)))),
             };
-            let _grown = store.grow(&by, Fill::Sparse, &mut |_, _| {}).unwrap();
-        }
+            store.grow(&by, Fill::Sparse, &mut |_, _| {})
+        };
+        let failed = (0..12).map(grow).find(Result::is_err);
+        // Before anything else: who appends goes on until then.
         is_over.store(true, Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     store.sync().unwrap();

@@ -145,7 +145,7 @@ pub const MOVED_ROOT_BYTES: usize = 16;
 /// Extents for each shard from which on a store gets cold shards, if it is asked to have them: each takes two, and two of
 /// the reserve, and while somebody scans one or two more are kept. With fewer this would make a store that is 70 % live full.
 pub const COLD_EXTENTS_MIN: u32 = 64;
-/// Bytes of one read of cleaning; a longer frame is read at once.
+/// Bytes of one read of cleaning, and a slot more; a longer frame is read at once.
 pub const CLEAN_READ_BYTES: u64 = 1 << 20;
 /// Records that one step of cleaning looks at.
 pub const CLEAN_RECORDS_PER_STEP_MAX: u32 = 1024;

@@ -7,7 +7,10 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Wake, Waker},
     thread::Thread,
     time::{Duration, Instant},
@@ -30,6 +33,16 @@ impl Place {
         let path = folder.path().join("store");
         Store::format(&[&path], options).unwrap();
         Self { _folder: folder, path }
+    }
+}
+
+/// Tells the other threads of a scope that it is over, also where it ends in a panic: of that nobody hears before they
+/// have ended, and who goes on until he is told would go on for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

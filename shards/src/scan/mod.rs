@@ -13,7 +13,7 @@
 use crate::{
     address::Address,
     directory::Directory,
-    extents::ExtentUse,
+    extents::{ExtentEntry, ExtentUse},
     format::{
         control::LogPlace,
         moved::Origin,
@@ -159,7 +159,9 @@ impl ExtentSequence for LiveExtents<'_> {
             (it.shard, it.extent, it.generation) == (self.shard.id(), extent, entry.generation)
         });
         let is_ours = entry.usage == ExtentUse::Claimed && entry.shard == self.shard.id();
-        (is_ours && !is_given_up).then_some(entry.generation)
+        let ordinal = self.directory.extents.ordinal(extent)?;
+        let is_there = is_ours && !is_given_up && has_extent(self.shard, ordinal, extent);
+        is_there.then_some(entry.generation)
     }
 
     fn frames_end(&self, ordinal: ExtentOrdinal) -> Option<FrameNumber> {
@@ -170,12 +172,14 @@ impl ExtentSequence for LiveExtents<'_> {
         if self.given_up == Some(*origin) {
             return true;
         }
-        let entry = self.directory.extents.get(origin.extent);
-        entry.is_none_or(|entry| {
-            entry.usage != ExtentUse::Claimed
-                || entry.generation != origin.generation
-                || entry.shard != origin.shard
-        })
+        let is_it = |entry: ExtentEntry| {
+            entry.usage == ExtentUse::Claimed
+                && entry.generation == origin.generation
+                && entry.shard == origin.shard
+        };
+        let is_claimed = self.directory.extents.get(origin.extent).is_some_and(is_it);
+        let owner = self.directory.shard(origin.shard);
+        !(is_claimed && owner.is_some_and(|owner| has_extent(owner, origin.ordinal, origin.extent)))
     }
 
     fn is_trimmed(&self, ordinal: ExtentOrdinal) -> bool {
@@ -203,6 +207,12 @@ impl LiveExtents<'_> {
     fn is_given_up(&self, ordinal: ExtentOrdinal) -> bool {
         self.given_up.is_some_and(|it| it.shard == self.shard.id() && it.ordinal == ordinal)
     }
+}
+
+/// What is freed is taken from its shard first, and is anybody's then. A scan that finds it gone by the one must not find it
+/// there by the other, or it passes over the originals and over the copies.
+fn has_extent(shard: &Shard, ordinal: ExtentOrdinal, extent: ExtentIndex) -> bool {
+    shard.extent_at(ordinal) == Some(extent)
 }
 
 /// How far a scan may go: to the first that it meets of the two.

@@ -71,6 +71,8 @@ struct Task {
     slot: SlotIndex,
     offset: u64,
     frames_done: u32,
+    /// The link that the frame has to carry.
+    link: u32,
     /// What an earlier open is done with.
     skip_to: u64,
     /// An earlier open began it.
@@ -425,6 +427,7 @@ impl Task {
             slot: first,
             offset: 0,
             frames_done: 0,
+            link: facts.first_link,
             skip_to: 0,
             is_resumed: false,
             contents: BodyContents::default(),
@@ -444,14 +447,15 @@ impl Task {
         Self { skip_to: known.up_to, is_resumed: true, last: known.last, ..begun }
     }
 
-    const fn pass_frame(&mut self, slots: u64) {
-        (self.slot, self.offset) = (self.slot.offset_by(slots), 0);
+    /// `link`: to the frame that is passed.
+    const fn pass_frame(&mut self, slots: u64, link: u32) {
+        (self.slot, self.offset, self.link) = (self.slot.offset_by(slots), 0, link);
         self.frames_done += 1;
     }
 
     /// Begins at the first frame of an extent.
     fn go_to(&mut self, facts: ExtentFacts, first: SlotIndex) {
         self.walked = facts;
-        (self.slot, self.offset, self.frames_done) = (first, 0, 0);
+        (self.slot, self.offset, self.frames_done, self.link) = (first, 0, 0, facts.first_link);
     }
 }

@@ -3,11 +3,15 @@
 use super::{EXTENT_BYTES, EXTENTS, LARGE, Options, STORE, World};
 use crate::{
     device::ram::MemoryImage,
-    format::superblock::{DeviceEntry, Features, RegionEntry, ShardEntry, Superblock},
-    ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, SlotIndex, Term},
+    format::{
+        moved::Origin,
+        superblock::{DeviceEntry, Features, RegionEntry, ShardEntry, Superblock},
+    },
+    ids::{DeviceIndex, ExtentIndex, ExtentOrdinal, ShardId, SlotIndex, Term},
     limits::{BUFFER_BYTES_MIN, SUPERBLOCK_AREA_BYTES},
     mutant::Mutant,
     recovery::{RecoveryOptions, RecoveryReport, RecoverySource, SourceError, recover_store},
+    scan::{ExtentSequence, LiveExtents},
     twins::proves,
     watermark::Durability,
 };
@@ -141,4 +145,23 @@ fn a_quiet_shard_writes_a_checkpoint_that_a_frame_states_and_then_nothing() {
         assert!(world.has(placed, Durability::Durable) && world.core.timer().is_some());
     };
     proves(scenario, Mutant::QuietWritesAgain, "writes on and on");
+}
+
+/// What is freed is taken from its shard first and from the table of owners then, by a thread that may rest in between. A
+/// scan on another one found it gone by the one and there by the other: it passed over the originals, and took the copies
+/// for those of an extent that was still there; or it gave what a batch has in it, and the copies too.
+#[test]
+fn an_extent_that_is_being_freed_is_gone_for_a_scan_in_all_it_asks() {
+    let world = World::open(Options::default());
+    let directory = world.directory();
+    let extents = LiveExtents { directory: &directory, shard: &world.shard, given_up: None };
+    let ordinal = ExtentOrdinal(0);
+    let there = extents.extent_at(ordinal).unwrap();
+    let origin = Origin { shard: ShardId(0), ordinal, extent: there.extent, generation: there.generation };
+    assert!(!extents.is_gone(&origin));
+    assert_eq!(extents.generation_of(there.extent), Some(there.generation));
+    world.shard.remove_extent(ordinal);
+    assert_eq!(extents.extent_at(ordinal), None);
+    assert_eq!(extents.generation_of(there.extent), None);
+    assert!(extents.is_gone(&origin));
 }

@@ -26,8 +26,8 @@ use std::{
 };
 
 impl World {
-    fn join(&mut self) {
-        let directory = Directory {
+    pub(super) fn directory(&self) -> Directory {
+        Directory {
             layout: Arc::clone(&self.layout),
             extents: Arc::clone(&self.table),
             seed: StoreSeed::new(STORE),
@@ -35,8 +35,11 @@ impl World {
             runs_on: vec![CoreId(0)],
             cores: vec![Arc::clone(self.core.handle())],
             over: Arc::new(OverTable::new(Term(1), [], 0)),
-        };
-        self.core.join(Arc::new(directory));
+        }
+    }
+
+    fn join(&mut self) {
+        self.core.join(Arc::new(self.directory()));
     }
 
     fn read(&self, requests: &Arc<Requests>, placed: Placed) -> Pending {

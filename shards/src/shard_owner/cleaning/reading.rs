@@ -6,9 +6,8 @@ use crate::{
     device::{Completion, Device, Operation},
     format::{
         checksum::StoreSeed,
-        control::ExtentFacts,
         control::LogPlace,
-        frame::{FrameExpectation, FrameHeader},
+        frame::{CheckedHeader, FrameExpectation, FrameHeader},
         moved::MovedRecord,
         record::{RecordHeader, RecordKind, check_record},
     },
@@ -129,46 +128,55 @@ impl ShardOwner {
             let Some(frame) = bytes_from(bytes, first, task.slot, geometry.slot_bytes()) else {
                 return Looked::Needs(task.slot, 1);
             };
-            let Some(header) = self.frame_of(&task.walked, task.slot, task.frames_done, frame) else {
+            let Some(CheckedHeader { header, link, .. }) = self.frame_of(task, frame) else {
                 return Looked::Bad("a frame of it is not there");
             };
             let slots = header.slots(&geometry);
-            if slots > geometry.slots_left(task.slot) {
+            let is_last = task.frames_done + 1 == task.walked.frames;
+            if slots + u64::from(!is_last) > geometry.slots_left(task.slot) {
                 return Looked::Bad("a frame of it is too long");
             }
             let leads_here = header.lists_from.is_some_and(|from| from <= task.facts.ordinal);
             if task.stage == Stage::Roots && !leads_here {
-                task.pass_frame(slots);
+                task.pass_frame(slots, link);
                 continue;
             }
             let Some(frame) = frame.get(..header.used_bytes as usize) else {
                 return Looked::Needs(task.slot, slots);
             };
+            if !is_last {
+                let behind = task.slot.offset_by(slots);
+                let Some(next) = bytes_from(bytes, first, behind, geometry.slot_bytes()) else {
+                    return Looked::Needs(task.slot, slots + 1);
+                };
+                if !FrameHeader::decode(next).is_ok_and(|next| next.header.link == link) {
+                    return Looked::Bad("a frame of it is not the one that the next follows");
+                }
+            }
             if let Some(stopped) = self.look_at_frame(task, frame, &mut budget) {
                 return stopped;
             }
-            task.pass_frame(slots);
+            task.pass_frame(slots, link);
         }
     }
 
-    /// The header, if it is that of the extent's frame number `index`.
-    fn frame_of(
-        &self,
-        facts: &ExtentFacts,
-        slot: SlotIndex,
-        index: u32,
-        bytes: &[u8],
-    ) -> Option<FrameHeader> {
-        let header = FrameHeader::decode(bytes).ok()?.header;
+    /// The header, if it is that of the extent's frame that is next. A late write may have put back one of the same
+    /// number that was cut off: which one belongs there, the frame behind it says, or what is known of the last.
+    fn frame_of(&self, task: &Task, bytes: &[u8]) -> Option<CheckedHeader> {
+        let checked = FrameHeader::decode(bytes).ok()?;
+        let facts = &task.walked;
+        let number = FrameNumber(facts.first_frame.0 + u64::from(task.frames_done));
         let expectation = FrameExpectation {
             store: self.context.store,
             shard: self.shared.id(),
             generation: facts.generation,
-            number: FrameNumber(facts.first_frame.0 + u64::from(index)),
-            link: header.link,
-            base_slot: slot,
+            number,
+            link: task.link,
+            base_slot: task.slot,
         };
-        expectation.check(&header).ok().map(|()| header)
+        expectation.check(&checked.header).ok()?;
+        let is_last = number.next() == facts.frames_end();
+        (!is_last || checked.header.unix_ns == facts.unix_ns).then_some(checked)
     }
 
     /// `None`: all of the frame was looked at.
@@ -285,7 +293,8 @@ impl ShardOwner {
     /// Reads so many slots from a slot on, and as many more as a run has.
     pub(super) fn read_run(&mut self, device: &mut dyn Device, slot: SlotIndex, slots: u64) -> bool {
         let geometry = *self.context.layout.geometry();
-        let run_bytes = CLEAN_READ_BYTES.min(geometry.extent_bytes());
+        // The header behind full frames comes with them: none is taken without it.
+        let run_bytes = (CLEAN_READ_BYTES + geometry.slot_bytes()).min(geometry.extent_bytes());
         if self.cleaner.pool.is_none() {
             self.cleaner.pool = BufferPool::new(run_bytes as usize, 1).ok();
         }
