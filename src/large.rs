@@ -15,7 +15,7 @@ use corelog_shards::{
     format::{
         checksum::StoreSeed,
         manifest::{Manifest, ManifestOf},
-        record::{RecordFlags, RecordHeader, RecordKind, check_record},
+        record::{RecordHeader, RecordKind, check_record},
     },
     geometry::Geometry,
     ids::Generation,
@@ -332,7 +332,7 @@ async fn read_list(
     let record = record(&bytes);
     let view = check_record(&record, source.seed().record_seed(generation, address.byte()))
         .map_err(|error| damage(Fault::Record { address, error }))?;
-    if view.kind != RecordKind::LARGE_MANIFEST || view.flags != RecordFlags::NONE {
+    if view.kind != RecordKind::LARGE_MANIFEST || !view.header().is_root() {
         return Err(LargeReadError::NotLarge { address, found: view.kind });
     }
     Manifest::decode_root(view.payload, ManifestOf::Large)

@@ -160,7 +160,7 @@ impl Store {
     /// shards to be cleaned: grow it first.
     ///
     /// What is appended while cleaning has yet to make room waits as it does for a full ring; `StoreFull` is the answer
-    /// only if nothing can be won. Extents with parts of large records are freed once no such record is wanted
+    /// only if nothing can be won. Large records are moved if their owner says so, and they are not too long
     /// ([`RecordOwner::keeps_extent`] says which are in the way); not cleaned are those at and behind the slowest cursor of
     /// their shard, nor, where they hold parts of longer batches or large records, those from the first extent on of one
     /// that is still being written.

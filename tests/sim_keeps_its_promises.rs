@@ -27,7 +27,7 @@ fn honest() -> Faults {
 }
 
 /// Each broke a promise once; what was wrong is said beside it.
-const STORIES: [(u64, &str); 17] = [
+const STORIES: [(u64, &str); 18] = [
     (1158, "a first extent header that was cut short kept the store from opening"),
     (1241, "a late write over the last frame of a closed store was taken for it"),
     (1650, "a cut frame came back beside the one that had replaced it in the next extent"),
@@ -36,6 +36,10 @@ const STORIES: [(u64, &str); 17] = [
     (3120, "a frame that a cut had left hid the witness within it"),
     (9707, "a closed store was not known as one"),
     (27532, "a late write uncovered a void record of an earlier life: explained, not mended"),
+    (
+        5_005_028,
+        "the oracle asked for the frame behind the end, and passed by the end itself: the device had lost its extent's header",
+    ),
     (382_150_509_676, "a witness landed after recovery had looked; the oracle asked for it all the same"),
     (382_952_086_993, "the same, and the power went before the open had written all its superblocks"),
     (

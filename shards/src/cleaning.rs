@@ -39,9 +39,24 @@ pub trait RecordOwner: Send + Sync {
         true
     }
 
+    /// True if large records may be moved too: then [`RecordOwner::relocated_large`] tells where to. An owner that does not say
+    /// keeps them where they are, and the extents that they have parts in with them.
+    fn moves_large(&self) -> bool {
+        false
+    }
+
+    /// The large record at `from` has a durable copy at `to`, as for [`RecordOwner::relocated`], but that there is no payload: an
+    /// index has to find it by `from`. Only called if [`RecordOwner::moves_large`] says so, or said so when the cleaning of an
+    /// extent began that was cut short by a crash.
+    fn relocated_large(&self, from: Address, to: Address) -> bool {
+        let _for_nobody = (from, to);
+        true
+    }
+
     /// The large record at `address` is wanted, and has parts in an extent that would be freed but for it and others like
-    /// it: large records are not moved. To win that extent, append the record anew, and release the old one, which is not
-    /// wanted any more then. Told when extents are few and nothing else is worth cleaning, of the emptiest such extent, and of [`CLEAN_KEPT_TOLD_MAX`](crate::limits::CLEAN_KEPT_TOLD_MAX) extents of a shard at a time; of the
+    /// it, and it is not moved: [`RecordOwner::moves_large`] does not say so, or its list has several levels, or more
+    /// than [half an extent](crate::limits::CLEAN_ELSEWHERE_EXTENT_PARTS) of it lies in others, or of all such records more than
+    /// fits one. To win that extent, append the record anew, and release the old one, which is not wanted any more then. Told when extents are few and nothing else is worth cleaning, of the emptiest such extent, and of [`CLEAN_KEPT_TOLD_MAX`](crate::limits::CLEAN_KEPT_TOLD_MAX) extents of a shard at a time; of the
     /// next one when one of these is free. Each is told once for a look at its extent: who cannot do it now keeps it in mind.
     fn keeps_extent(&self, address: Address) {
         let _nothing_to_do = address;

@@ -153,6 +153,9 @@ pub const CLEAN_RECORDS_PER_STEP_MAX: u32 = 1024;
 pub const CLEAN_LISTED_GROUPS_MAX: usize = 1 << 20;
 /// Extents of a shard at a time of which the owner of large records is told that they keep them.
 pub const CLEAN_KEPT_TOLD_MAX: usize = 2;
+/// The share of an extent, as one of so many parts, that a large record may have elsewhere if it is to be moved with an extent.
+/// More would be copied for little.
+pub const CLEAN_ELSEWHERE_EXTENT_PARTS: u64 = 2;
 /// Groups of copies that are on their way to stable media; then cleaning waits.
 pub const CLEAN_GROUPS_PENDING_MAX: usize = 8;
 /// Short reads that cleaning repeats before it leaves an extent alone.

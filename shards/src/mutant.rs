@@ -187,6 +187,8 @@ mutants! {
     ListFreedFirst,
     /// Cleaning frees an extent with parts of a large record that is wanted.
     LargeTakenForDead,
+    /// The list of a large record that was moved leads to where its parts were.
+    LargeListNotRenewed,
 }
 
 impl Mutant {

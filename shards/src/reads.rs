@@ -9,7 +9,7 @@ use crate::{
     extents::ExtentUse,
     format::{
         manifest::{Manifest, ManifestOf},
-        record::{RecordError, RecordFlags, RecordHeader, RecordKind, RecordView, check_record},
+        record::{RecordError, RecordHeader, RecordKind, RecordView, check_record},
     },
     ids::{CoreId, DeviceIndex, FrameNumber, Generation, ShardId, SlotIndex},
     limits::{READ_WAIT_MS_MAX, RECORD_HEADER_BYTES},
@@ -612,7 +612,7 @@ pub fn payload_of(view: &RecordView<'_>, address: Address) -> Result<Bytes, Read
         RecordKind::DATA | RecordKind::BATCH_DATA | RecordKind::MOVED => {
             Ok(Bytes::copy_from_slice(view.payload))
         }
-        RecordKind::LARGE_MANIFEST if view.flags == RecordFlags::NONE => {
+        RecordKind::LARGE_MANIFEST if view.header().is_root() => {
             match Manifest::decode_root(view.payload, ManifestOf::Large) {
                 Ok(list) => Err(ReadError::Large { address, bytes: list.bytes }),
                 Err(_) => Err(ReadError::NotData { address }),

@@ -47,7 +47,7 @@ impl Walk<'_, '_> {
     ) -> Result<(), SalvageError<E>> {
         let of = match view.kind {
             RecordKind::BATCH_COMMIT if view.flags == RecordFlags::NONE => ManifestOf::Batch,
-            RecordKind::LARGE_MANIFEST if view.flags == RecordFlags::NONE => ManifestOf::Large,
+            RecordKind::LARGE_MANIFEST if view.header().is_root() => ManifestOf::Large,
             _ => return Ok(()),
         };
         // A list with a good checksum that is none was never written by a store.

@@ -52,7 +52,7 @@ pub(super) fn pieces(bytes: &[u8], stretch: Stretch, lengths_are_good: bool) -> 
                 header.kind,
                 RecordKind::DATA | RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST | RecordKind::MOVED
             );
-            let is_plain = is_own && header.flags == RecordFlags::NONE;
+            let is_plain = is_own && (header.flags == RecordFlags::NONE || header.is_copy());
             (is_plain || !is_lost) && header.length as usize <= budget.min(rest.len())
         });
         let seed = stretch.seed.record_seed(stretch.generation, byte);

@@ -214,6 +214,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         let is_wanted = match view.kind {
             RecordKind::DATA => true,
             RecordKind::MOVED => self.copy_counts(),
+            RecordKind::LARGE_MANIFEST if view.header().is_copy() && !self.copy_counts() => return Ok(()),
             _ => false,
         };
         if !is_wanted {

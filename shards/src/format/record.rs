@@ -63,7 +63,7 @@ impl RecordKind {
         self.0
     }
 
-    /// True if cleaning copies it by itself, or may leave it behind; what is of a large record only if nobody wants that.
+    /// True if cleaning copies it by itself, or may leave it behind; what is of a large record goes with that as a whole.
     #[must_use]
     pub const fn is_movable(self) -> bool {
         let is_left = matches!(self, Self::VOID | Self::PADDING | Self::CONTROL | Self::BATCH_COMMIT);
@@ -174,6 +174,9 @@ impl RecordFlags {
     pub const LIST_PART: Self = Self(1);
     /// Of a batch commit: it makes nothing count yet, for it is one of a batch over several shards.
     pub const PREPARED: Self = Self(2);
+    /// Of a large manifest: cleaning wrote it anew, and it counts as the group says that it is in. Of a large part: it is a
+    /// copy that such a list leads to.
+    pub const MOVED: Self = Self(4);
 
     /// The flags with these bits; `None` if they do not fit.
     #[must_use]
@@ -228,6 +231,23 @@ impl RecordHeader {
     #[must_use]
     pub const fn stride(self) -> u64 {
         record_bytes(self.length as u64)
+    }
+
+    /// True for a copy that cleaning made, and that counts as the group says that it is in.
+    #[must_use]
+    pub fn is_copy(self) -> bool {
+        let is_list = self.kind == RecordKind::LARGE_MANIFEST && self.flags == RecordFlags::MOVED;
+        is_list || self.kind == RecordKind::MOVED
+    }
+
+    /// True for the list of a batch that counts by it, and of a large record, whether or not it counts yet.
+    #[must_use]
+    pub fn is_root(self) -> bool {
+        match self.kind {
+            RecordKind::BATCH_COMMIT => self.flags == RecordFlags::NONE,
+            RecordKind::LARGE_MANIFEST => self.flags == RecordFlags::NONE || self.flags == RecordFlags::MOVED,
+            _ => false,
+        }
     }
 }
 
@@ -321,6 +341,13 @@ impl RecordView<'_> {
     #[must_use]
     pub const fn stride(&self) -> u64 {
         record_bytes(self.payload.len() as u64)
+    }
+
+    /// Without the payload.
+    #[must_use]
+    pub fn header(&self) -> RecordHeader {
+        let length = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
+        RecordHeader { length, kind: self.kind, flags: self.flags }
     }
 }
 
@@ -495,17 +522,19 @@ pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
                 };
                 has_news |= !is_repeated;
             }
-            RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST if header.flags == RecordFlags::NONE => {
+            RecordKind::BATCH_COMMIT | RecordKind::LARGE_MANIFEST if header.is_root() => {
                 let from = record.get(RECORD_HEADER..).and_then(Manifest::peek_from);
                 lists_from = lists_from.into_iter().chain(from).min();
-                appended += u32::from(header.kind == RecordKind::LARGE_MANIFEST);
+                let is_appended = header.flags == RecordFlags::NONE;
+                appended += u32::from(is_appended && header.kind == RecordKind::LARGE_MANIFEST);
                 has_news = true;
             }
             _ => has_news = true,
         }
         let kind = 1_u32 << header.kind.code();
         appended += u32::from(kind & ONE_APPENDED != 0);
-        payload_bytes += u64::from(header.length) * u64::from(kind & APPENDED != 0);
+        let is_appended = kind & APPENDED != 0 && header.flags != RecordFlags::MOVED;
+        payload_bytes += u64::from(header.length) * u64::from(is_appended);
     }
     let digest = digest.value();
     Ok(BodySummary { records, digest, has_control, lists_from, has_news, contents, appended, payload_bytes })

@@ -315,15 +315,15 @@ impl ManifestWalk {
         if level == 0 && of == ManifestOf::Batch {
             return self.open_group(entry, generation, bytes).map(|()| None);
         }
-        let (kind, flags) = match (level, of) {
-            (0, _) => (RecordKind::LARGE_PART, RecordFlags::NONE),
-            (_, ManifestOf::Batch) => (RecordKind::BATCH_COMMIT, RecordFlags::LIST_PART),
-            (_, ManifestOf::Large) => (RecordKind::LARGE_MANIFEST, RecordFlags::LIST_PART),
+        let (kind, flags): (_, &[_]) = match (level, of) {
+            (0, _) => (RecordKind::LARGE_PART, &[RecordFlags::NONE, RecordFlags::MOVED]),
+            (_, ManifestOf::Batch) => (RecordKind::BATCH_COMMIT, &[RecordFlags::LIST_PART]),
+            (_, ManifestOf::Large) => (RecordKind::LARGE_MANIFEST, &[RecordFlags::LIST_PART]),
         };
         let seed = self.setup.seed.record_seed(generation, address.byte());
         let view = check_record(&bytes, seed).map_err(|error| Fault::Record { address, error })?;
-        let is_it =
-            view.kind == kind && view.flags == flags && view.payload.len() as u64 == u64::from(entry.length);
+        let has_length = view.payload.len() as u64 == u64::from(entry.length);
+        let is_it = view.kind == kind && flags.contains(&view.flags) && has_length;
         if !is_it {
             return Err(Fault::NotAsListed { address, found: view.kind });
         }

@@ -24,8 +24,16 @@ impl RecordGroup {
     /// # Panics
     /// If the payload is longer than a record header can say.
     pub fn push(&mut self, payload: &[u8], kind: RecordKind) {
+        self.push_flagged(payload, kind, RecordFlags::NONE);
+    }
+
+    /// Adds a record with flags.
+    ///
+    /// # Panics
+    /// If the payload is longer than a record header can say.
+    pub fn push_flagged(&mut self, payload: &[u8], kind: RecordKind, flags: RecordFlags) {
         assert!(payload.len() as u64 <= RECORD_PAYLOAD_BYTES_MAX, "a record of {} bytes", payload.len());
-        let header = RecordHeader { length: payload.len() as u32, kind, flags: RecordFlags::NONE };
+        let header = RecordHeader { length: payload.len() as u32, kind, flags };
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&header.pack().to_le_bytes());
         self.bytes.extend_from_slice(payload);

@@ -4,12 +4,18 @@
 //! sense while the original was there it has given, and the copy is none of its business. Only of lists that lacked
 //! something when the scan came to them it has to remember what it gave.
 
-use super::{ExtentSequence, ScanRecord, frame::LoadedFrame, within::WithinBatch};
+use super::{
+    ExtentSequence, ScanRecord,
+    frame::LoadedFrame,
+    within::{WithinBatch, lacking},
+};
 use crate::{
+    address::Address,
     format::{
         control::LogPlace,
+        manifest::Manifest,
         moved::{MovedRecord, Origin},
-        record::RecordKind,
+        record::{RecordFlags, RecordHeader, RecordKind},
     },
     geometry::Geometry,
     ids::{ExtentIndex, ExtentOrdinal},
@@ -29,7 +35,8 @@ pub(super) struct Seen {
     left: BTreeMap<ExtentOrdinal, u64>,
     /// Extents that it was in, whatever they are now.
     met: BTreeSet<ExtentIndex>,
-    /// Lists of which a part was cleaned away before the scan came to them: what it gave of each, as bytes of the store.
+    /// Lists of which a part was cleaned away before the scan came to them: what it gave of each, as bytes of the store. Of
+    /// a large record that is nothing.
     partly: BTreeMap<LogPlace, Vec<Range<u64>>>,
 }
 
@@ -63,6 +70,23 @@ impl Seen {
         true
     }
 
+    /// The scan came to the list of a large record that lacks something. True: a copy of it may lie ahead.
+    pub(super) fn pass_large(
+        &mut self,
+        root: LogPlace,
+        list: &Manifest,
+        geometry: &Geometry,
+        extents: &impl ExtentSequence,
+    ) -> bool {
+        let is_older = list.from.is_none_or(|from| from < self.first);
+        let was_there = |address: Address| is_older || self.met.contains(&address.extent(geometry));
+        let is_remembered = lacking(list, geometry, extents).any(was_there);
+        if is_remembered {
+            self.partly.insert(root, Vec::new());
+        }
+        is_remembered
+    }
+
     /// True if the scan gave what a copy was made of. `at`: the extent that the copy is in.
     fn has(&self, origin: &Origin, record: &MovedRecord, at: ExtentOrdinal) -> bool {
         let has_passed =
@@ -85,7 +109,7 @@ impl Seen {
         })
     }
 
-    /// A copy that counts is data; one that does not stays what it is.
+    /// A copy that counts is what it is a copy of; one that does not stays what it is.
     pub(super) fn as_counted(
         &self,
         record: ScanRecord,
@@ -100,10 +124,12 @@ impl Seen {
             let is_own = origin.shard == frame.header.shard;
             extents.is_gone(&origin) && !(is_own && self.has(&origin, &moved, frame.ordinal))
         };
-        if record.kind == RecordKind::MOVED && frame.moved_from().is_some_and(counts) {
-            return ScanRecord { kind: RecordKind::DATA, ..record };
+        let ScanRecord { kind, flags, .. } = record;
+        if !(RecordHeader { length: 0, kind, flags }).is_copy() || !frame.moved_from().is_some_and(counts) {
+            return record;
         }
-        record
+        let kind = if kind == RecordKind::MOVED { RecordKind::DATA } else { kind };
+        ScanRecord { kind, flags: RecordFlags::NONE, ..record }
     }
 }
 

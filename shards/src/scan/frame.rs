@@ -139,16 +139,16 @@ impl LoadedFrame {
         self.moved_from
     }
 
-    fn note_group(&mut self, kind: RecordKind, record: Option<&ScanRecord>) {
+    fn note_group(&mut self, header: RecordHeader, record: Option<&ScanRecord>) {
         self.moved_from = None;
-        match (kind, record) {
+        match (header.kind, record) {
             (RecordKind::CONTROL, Some(record)) => {
                 self.group = match Control::decode(&record.payload) {
                     Ok(Some(Control::Moved(group))) => Some((group, 0)),
                     _ => None,
                 };
             }
-            (RecordKind::MOVED, _) => {
+            (RecordKind::MOVED | RecordKind::LARGE_MANIFEST, _) if header.is_copy() => {
                 if let Some((group, met)) = &mut self.group {
                     self.moved_from = group.records.get(*met).map(|it| (group.origin, *it));
                     *met += 1;
@@ -186,7 +186,7 @@ impl LoadedFrame {
             Err(error) => Err(Fault::Record { address, error }),
         };
         self.offset += usize::try_from(header.stride()).unwrap_or(usize::MAX);
-        self.note_group(header.kind, record.as_ref().ok());
+        self.note_group(header, record.as_ref().ok());
         Some(record)
     }
 

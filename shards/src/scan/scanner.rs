@@ -17,7 +17,6 @@ use crate::{
         control::LogPlace,
         frame::{CheckedHeader, FrameError, FrameExpectation, FrameHeader, Mismatch},
         manifest::{Manifest, ManifestError, ManifestOf},
-        record::RecordKind,
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex, Term},
     limits::{FRAME_HEADER_BYTES, HEADER_ONLY_SLOTS_MIN},
@@ -327,22 +326,21 @@ impl Scanner {
             let Some(next) = frame.next() else { break };
             // What an earlier scan is done with is the batch right here, or nothing.
             let done = std::mem::take(&mut self.resume_batch);
+            let next = next.map(|record| self.seen.as_counted(record, frame, extents));
             let fault = match next {
-                Ok(record) if self.setup.wanted == Wanted::All => {
-                    return Some(Step::Record(self.seen.as_counted(record, frame, extents)));
-                }
+                Ok(record) if self.setup.wanted == Wanted::All => return Some(Step::Record(record)),
                 Ok(record) => match meaning(&record) {
                     Meaning::Large(list) | Meaning::Batch(list)
                         if extents.has_trimmed(place_of(frame.ordinal, &record), list.from) =>
                     {
                         continue;
                     }
-                    Meaning::Large(list) if lacks_any(&list, &geometry, extents) => continue,
+                    Meaning::Large(list) if lacks_any(&list, &geometry, extents) => {
+                        let place = place_of(frame.ordinal, &record);
+                        self.has_jumped |= self.seen.pass_large(place, &list, &geometry, extents);
+                        continue;
+                    }
                     Meaning::Give | Meaning::Large(_) => return Some(Step::Record(record)),
-                    Meaning::Copy => match self.seen.as_counted(record, frame, extents) {
-                        ScanRecord { kind: RecordKind::MOVED, .. } => continue,
-                        counted => return Some(Step::Record(counted)),
-                    },
                     Meaning::Nothing => continue,
                     Meaning::Batch(list) => {
                         let place = (place_of(frame.ordinal, &record), offset, done);

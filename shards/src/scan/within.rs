@@ -6,7 +6,7 @@ use crate::{
     format::{
         checksum::StoreSeed,
         control::LogPlace,
-        manifest::{Manifest, ManifestError, ManifestOf},
+        manifest::{Manifest, ManifestEntry, ManifestError, ManifestOf},
         record::{RecordFlags, RecordKind, record_bytes},
     },
     geometry::Geometry,
@@ -24,19 +24,16 @@ pub(super) enum Meaning {
     Large(Manifest),
     /// It is not for them.
     Nothing,
-    /// Give it to them if it counts.
-    Copy,
     /// The records of a batch come here.
     Batch(Manifest),
     /// It has no meaning.
     Bad(ManifestError),
 }
 
-/// Sorts a record whose checksum is good.
+/// Sorts a record whose checksum is good. A copy that counts is what it is a copy of, and one that does not is nothing.
 pub(super) fn meaning(record: &ScanRecord) -> Meaning {
     match record.kind {
         RecordKind::DATA => Meaning::Give,
-        RecordKind::MOVED => Meaning::Copy,
         RecordKind::BATCH_COMMIT if record.flags == RecordFlags::NONE => {
             Manifest::decode_root(&record.payload, ManifestOf::Batch)
                 .map_or_else(Meaning::Bad, Meaning::Batch)
@@ -51,14 +48,24 @@ pub(super) fn meaning(record: &ScanRecord) -> Meaning {
 
 /// True if something that the root of a list leads to was freed: nobody wants the large record any more.
 pub(super) fn lacks_any(list: &Manifest, geometry: &Geometry, extents: &impl ExtentSequence) -> bool {
+    lacking(list, geometry, extents).next().is_some()
+}
+
+/// What of it was.
+pub(super) fn lacking<'a>(
+    list: &'a Manifest,
+    geometry: &'a Geometry,
+    extents: &'a impl ExtentSequence,
+) -> impl Iterator<Item = Address> + 'a {
     let mut last = None;
-    list.entries.iter().any(|entry| {
+    let is_gone = move |entry: &&ManifestEntry| {
         let extent = entry.address.extent(geometry);
         // Neighbours mostly lie in the same extent.
         let known = last.filter(|(same, _)| *same == extent);
         let (_, generation) = *last.insert(known.unwrap_or_else(|| (extent, extents.generation_of(extent))));
         !generation.is_some_and(|generation| entry.address.is_of(generation))
-    })
+    };
+    list.entries.iter().filter(is_gone).map(|entry| entry.address)
 }
 
 /// A batch whose records are coming out.

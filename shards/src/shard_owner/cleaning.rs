@@ -10,6 +10,7 @@ mod copying;
 mod ending;
 mod large;
 mod listing;
+mod moving;
 mod reading;
 mod replaying;
 
@@ -21,7 +22,7 @@ use crate::{
     format::{
         control::ExtentFacts,
         moved::{MovedRecord, Origin},
-        record::BodyContents,
+        record::{BodyContents, RecordKind},
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     memory::BufferPool,
@@ -30,7 +31,9 @@ use crate::{
     ring::group::RecordGroup,
     sync::Ordering,
 };
+use large::{LargeLive, LargeRecord};
 use listing::{HeldBack, Listing};
+use moving::Moving;
 use reading::Reading;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -52,6 +55,8 @@ enum Stage {
     Outside,
     /// They are copied.
     Copy,
+    /// A large record is, as a whole.
+    Large,
     /// All are; the last groups become durable.
     Settle,
     /// It is being freed.
@@ -89,6 +94,11 @@ struct Task {
     ready: Option<(RecordGroup, Vec<MovedRecord>)>,
     /// The group before.
     last: Option<Address>,
+    /// Large records that are to be moved, by the first byte of each in the extent.
+    large: BTreeMap<u64, LargeRecord>,
+    moving: Option<Moving>,
+    /// Of the large record whose list is ready: what lies in other extents.
+    elsewhere: Vec<(Address, u64)>,
 }
 
 /// Copies on their way to stable media.
@@ -102,6 +112,8 @@ struct Pending {
     records: Vec<MovedRecord>,
     /// Of the group, and of each copy.
     addresses: Vec<Address>,
+    /// Of the old place of a large record, what lies in other extents, and the bytes of each.
+    elsewhere: Vec<(Address, u64)>,
 }
 
 /// The owner's knowledge of the shard's cleaning.
@@ -122,6 +134,8 @@ pub(super) struct Cleaner {
     contents: BTreeMap<ExtentOrdinal, BodyContents>,
     /// Extents with batch data, or of large records, of which it was found out what counts, or is wanted.
     listed: BTreeSet<ExtentOrdinal>,
+    /// Of the extents that have large records, what of them is wanted and can be moved.
+    large_live: BTreeMap<ExtentOrdinal, LargeLive>,
     /// Extents with lists that somebody needs, or of large records that somebody wants.
     held_back: BTreeMap<ExtentOrdinal, HeldBack>,
     /// Extents that could not be read.
@@ -148,6 +162,7 @@ impl Cleaner {
             pending: VecDeque::new(),
             contents: BTreeMap::new(),
             listed: BTreeSet::new(),
+            large_live: BTreeMap::new(),
             held_back: BTreeMap::new(),
             left_alone: BTreeSet::new(),
             barren_at: None,
@@ -239,6 +254,7 @@ impl ShardOwner {
             Stage::Roots if !self.are_lists_durable() => false,
             Stage::Survey | Stage::Roots | Stage::Copy => self.go_through(device),
             Stage::Nodes | Stage::Outside => self.read_listed(device),
+            Stage::Large => self.move_large(device),
             Stage::Settle => self.free_cleaned(),
             Stage::Free => self.free_again(),
         }
@@ -282,6 +298,7 @@ impl ShardOwner {
     pub(super) fn forget_extent(&mut self, ordinal: ExtentOrdinal) {
         self.cleaner.contents.remove(&ordinal);
         self.cleaner.listed.remove(&ordinal);
+        self.cleaner.large_live.remove(&ordinal);
         self.cleaner.held_back.remove(&ordinal);
     }
 
@@ -309,12 +326,16 @@ impl ShardOwner {
             return false;
         }
         let Some(settled) = self.cleaner.pending.pop_front() else { return false };
-        let Pending { origin, group, records, addresses, .. } = settled;
+        let Pending { origin, group, records, addresses, elsewhere, .. } = settled;
         let headers = group.headers().skip(1);
         for (((offset, header), record), to) in headers.zip(&records).zip(addresses.iter().skip(1)) {
             let start = offset + crate::limits::RECORD_HEADER_BYTES as usize;
             let payload = &group.bytes()[start..start + header.length as usize];
-            self.tell_relocated(&origin, record, *to, payload);
+            if header.kind == RecordKind::LARGE_MANIFEST {
+                self.tell_large(&origin, record, *to, payload, &elsewhere);
+            } else {
+                self.tell_relocated(&origin, record, *to, payload);
+            }
         }
         true
     }
@@ -438,6 +459,9 @@ impl Task {
             copies: RecordGroup::new(),
             ready: None,
             last: None,
+            large: BTreeMap::new(),
+            moving: None,
+            elsewhere: Vec::new(),
         }
     }
 

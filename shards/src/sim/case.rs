@@ -87,7 +87,9 @@ const CLEANS: u64 = 39_459 << 40;
 /// A third of the cases have cleaning. Drawn apart, so that the others are what they were before there was any.
 fn cleans(seed: u64) -> Option<Index> {
     let drawn = mix(seed.wrapping_add(CLEANS));
-    drawn.is_multiple_of(3).then(|| Index::new(!drawn.is_multiple_of(2), crashes_in_cleaning(seed)))
+    drawn
+        .is_multiple_of(3)
+        .then(|| Index::new(!drawn.is_multiple_of(2), crashes_in_cleaning(seed), !drawn.is_multiple_of(5)))
 }
 
 /// Chosen so that the seeds that tests name are cases without this.

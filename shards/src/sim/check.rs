@@ -196,6 +196,10 @@ impl View<'_> {
         let mut behind = (next..).zip(history.frames.iter().skip(next as usize));
         let missing = behind.find(|(_, frame)| !has_left(frame));
         let (missing, frame) = missing.map_or((next, None), |(number, frame)| (number, frame.header));
+        // Unless the log ends before it, by the device's doing.
+        let first = history.frames.get(next as usize).and_then(|frame| frame.header);
+        let first = first.filter(|header| self.is_hit(header));
+        let (missing, frame) = first.map_or((missing, frame), |header| (next, Some(header)));
         // A frame that a failed sync took was promised as written at most.
         let dropped = |header: &FrameHeader| {
             let slots = header.slots(&self.superblock.geometry);

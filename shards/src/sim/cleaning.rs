@@ -2,7 +2,7 @@
 //! log exactly once, at the place that the index says.
 
 use super::{
-    check::View,
+    check::{Extents, View},
     image::Taint,
     oracle::{Fate, Oracle, Record},
     payload::identify,
@@ -13,11 +13,15 @@ use crate::{
     cleaning::{CleaningOptions, CleaningPolicy, RecordOwner},
     directory::Directory,
     extents::ExtentUse,
-    format::record::record_bytes,
+    format::{
+        checksum::StoreSeed,
+        manifest::{Manifest, ManifestOf},
+        record::{RecordKind, record_bytes},
+    },
     geometry::Geometry,
     ids::{FrameNumber, ShardId, SlotIndex},
+    manifest::{Found, ManifestWalk, WalkSetup, WalkStep},
     recovery::{RecoveredShard, RecoveryReport},
-    ring::reservation::Placed,
     scan::{Limit, OnDamage, ScanSetup, Scanner, Start, Step, Wanted},
     sync::Mutex,
 };
@@ -57,11 +61,13 @@ pub(super) struct Index {
     pub is_plain: bool,
     /// Its users release less than they append, so that there is something to copy in what is cleaned.
     pub is_kept: bool,
+    /// Its large records are moved.
+    pub moves_large: bool,
 }
 
 impl Index {
-    pub(super) fn new(is_plain: bool, is_kept: bool) -> Self {
-        Self { state: Mutex::default(), is_plain, is_kept }
+    pub(super) fn new(is_plain: bool, is_kept: bool, moves_large: bool) -> Self {
+        Self { state: Mutex::default(), is_plain, is_kept, moves_large }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,6 +82,11 @@ impl Index {
     /// The same of a large record.
     pub(super) fn learn_large(&self, id: u64, address: Address) {
         self.state().large.insert(address.byte(), id);
+    }
+
+    /// The large record whose list begins there.
+    pub(super) fn large_at(&self, byte: u64) -> Option<u64> {
+        self.state().large.get(&byte).copied()
     }
 
     /// The list of a large record that this life wrote.
@@ -161,6 +172,25 @@ impl RecordOwner for Index {
         id.is_none_or(|id| !state.released.contains(id) && state.at.get(id).is_none_or(|at| *at == address))
     }
 
+    fn moves_large(&self) -> bool {
+        self.moves_large
+    }
+
+    fn relocated_large(&self, from: Address, to: Address) -> bool {
+        let mut state = self.state();
+        let Some(id) = state.large.get(&from.byte()).copied() else { return true };
+        if state.released.contains(&id) {
+            return false;
+        }
+        if state.at.get(&id).is_none_or(|at| *at == from) {
+            state.at.insert(id, to);
+            state.large.insert(to.byte(), id);
+            state.pieces.remove(&id);
+            state.relocated.push((id, to));
+        }
+        state.at.get(&id) == Some(&to)
+    }
+
     fn keeps_extent(&self, address: Address) {
         let mut state = self.state();
         let id = state.large.get(&address.byte()).copied();
@@ -228,14 +258,18 @@ impl Oracle {
         self.may_have_moved(id, placed.address) && !found.extents.iter().any(is_there)
     }
 
-    /// True if some of the large record whose list begins at `byte` may be gone, since nobody wants it.
+    /// True if some of the large record whose list begins at `byte` may be gone, since nobody wants it, or it was moved.
     pub(super) fn is_given_up(&self, shard: ShardId, byte: u64) -> bool {
         let is_it = |record: &Record| {
             let at = if let Fate::Placed(placed) = record.fate { Some(placed.address.byte()) } else { None };
             record.is_large && record.shard == shard && at == Some(byte)
         };
         let id = self.records.iter().rposition(is_it);
-        id.is_some_and(|id| self.index.as_ref().is_some_and(|index| index.is_released(id as u64)))
+        let address = |id: usize| match self.records[id].fate {
+            Fate::Placed(placed) => Some(placed.address),
+            Fate::Issued | Fate::Decided | Fate::Gone => None,
+        };
+        id.is_some_and(|id| address(id).is_some_and(|address| self.may_have_moved(id as u64, address)))
     }
 
     /// True if the record may have left the address, by cleaning.
@@ -280,16 +314,10 @@ impl Oracle {
         for shard in &report.shards {
             state.at.extend(view.scan(shard).unwrap_or_default());
         }
-        for (id, record) in (0..).zip(&self.records).filter(|(_, record)| record.is_large) {
-            let Fate::Placed(Placed { address, .. }) = record.fate else { continue };
-            let extent = address.extent(&self.geometry);
-            let found = report.shards.get(usize::from(record.shard.0));
-            let mut extents = found.iter().flat_map(|found| &found.extents);
-            if extents.any(|it| it.index == extent && address.is_of(it.generation)) {
-                state.at.insert(id, address);
-                state.large.insert(address.byte(), id);
-            }
-        }
+        let is_large = |id: &u64| self.records[*id as usize].is_large;
+        let large: Vec<_> =
+            state.at.iter().filter(|(id, _)| is_large(id)).map(|(id, at)| (at.byte(), *id)).collect();
+        state.large.extend(large);
         // Where the crash took the copies, what they were made of is wanted again.
         let moved = &self.drains.moved;
         let back: Vec<u64> = state.moved_away.iter().copied().filter(|id| !moved.contains_key(id)).collect();
@@ -341,10 +369,8 @@ impl View<'_> {
         for (id, record) in oracle.records.iter().enumerate() {
             let Fate::Placed(placed) = record.fate else { continue };
             let id = id as u64;
-            let is_wanted = record.shard == found.shard
-                && !record.is_large
-                && placed.frame < found.next_frame
-                && !index.is_released(id);
+            let is_wanted =
+                record.shard == found.shard && placed.frame < found.next_frame && !index.is_released(id);
             let may_be_trimmed = || {
                 let at = index.state().at.get(&id).copied();
                 oracle.may_be_gone(found.shard, placed.frame)
@@ -357,10 +383,10 @@ impl View<'_> {
         Ok(())
     }
 
-    /// What a scan of a shard gives, as far as it names itself.
+    /// What a scan of a shard gives, as far as it names itself; large records by their bytes.
     pub(super) fn scan(&self, found: &RecoveredShard) -> Result<Vec<(u64, Address)>, String> {
         let geometry = self.superblock.geometry;
-        let extents = super::check::Extents(found);
+        let extents = Extents(found);
         let used = found.extents.get(..found.used_extents).unwrap_or_default();
         let last = used.last().map_or(SlotIndex(0), |last| geometry.header_slot(last.index));
         let end = found.next_slot.unwrap_or_else(|| last.offset_by(geometry.slots_per_extent()));
@@ -377,8 +403,12 @@ impl View<'_> {
         let mut given = Vec::new();
         loop {
             match scanner.step(&extents) {
+                Step::Record(record) if record.kind == RecordKind::LARGE_MANIFEST => {
+                    let whole = self.large_of(&record.payload, &extents)?;
+                    given.extend(whole.as_deref().and_then(identify).map(|id| (id, record.address)));
+                }
                 Step::Record(record) => {
-                    given.extend(identify(&record.payload).map(|id| (id, record.address)))
+                    given.extend(identify(&record.payload).map(|id| (id, record.address)));
                 }
                 Step::Need => {
                     while let Some(run) = scanner.ask(1, &extents) {
@@ -387,6 +417,29 @@ impl View<'_> {
                 }
                 Step::Damage(damage) => return Err(damage.to_string()),
                 Step::End => return Ok(given),
+            }
+        }
+    }
+
+    /// The bytes of a large record; `None`: some of it was given up.
+    fn large_of(&self, list: &[u8], extents: &Extents<'_>) -> Result<Option<Vec<u8>>, String> {
+        let of = ManifestOf::Large;
+        let list = Manifest::decode_root(list, of).map_err(|error| error.to_string())?;
+        let seed = StoreSeed::new(self.superblock.store);
+        let setup = WalkSetup { seed, geometry: self.superblock.geometry, of };
+        let mut walk = ManifestWalk::new(setup, &list, 0);
+        let mut whole = Vec::new();
+        loop {
+            match walk.step(extents) {
+                WalkStep::Found(Found { payload, .. }) => whole.extend_from_slice(&payload),
+                WalkStep::Need => {
+                    if let Some(run) = walk.ask() {
+                        walk.supply(run.slot, Ok(self.slots(run)));
+                    }
+                }
+                WalkStep::Reclaimed(_) => return Ok(None),
+                WalkStep::Fault(fault) => return Err(format!("{}: {}", fault.address, fault.fault)),
+                WalkStep::End => return Ok(Some(whole)),
             }
         }
     }

@@ -35,7 +35,8 @@ impl Oracle {
             known.is_some_and(|known| known.shard == shard)
         };
         let is_root = |fate: &Fate| matches!(fate, Fate::Placed(placed) if placed.address.byte() == record.address.byte());
-        identify(&record.payload).filter(is_it).or_else(|| {
+        let moved = || self.index.as_ref()?.large_at(record.address.byte());
+        identify(&record.payload).filter(is_it).or_else(moved).or_else(|| {
             let mut newest = self.records.iter().enumerate().rev();
             let found = newest.find(|(_, it)| it.shard == shard && it.is_large && is_root(&it.fate));
             found.map(|(id, _)| id as u64)
@@ -80,7 +81,7 @@ impl Oracle {
             let all = all.map_err(|damage| format!("D2: a scan of {:?} ends: {damage}", shard.shard))?;
             given.extend(all.into_iter().map(|(id, _)| id));
         }
-        let lost = self.drains.moved.keys().find(|id| !self.is_kept(**id, &given, report));
+        let lost = self.drains.moved.keys().find(|id| !self.is_kept(**id, &given));
         lost.map_or(Ok(()), |id| {
             let (record, copies) = (self.records[*id as usize], &self.drains.moved[id]);
             let copies: Vec<_> = copies.iter().map(|copy| self.records[*copy as usize]).collect();
@@ -90,21 +91,12 @@ impl Oracle {
         })
     }
 
-    fn is_kept(&self, id: u64, given: &HashSet<u64>, report: &RecoveryReport) -> bool {
+    fn is_kept(&self, id: u64, given: &HashSet<u64>) -> bool {
         let copies = self.drains.moved.get(&id);
         given.contains(&id)
-            || (self.records[id as usize].is_large && self.has_frame_of(id, report))
             || copies.is_some_and(|copies| {
-                copies.iter().any(|copy| self.is_unwanted(*copy) || self.is_kept(*copy, given, report))
+                copies.iter().any(|copy| self.is_unwanted(*copy) || self.is_kept(*copy, given))
             })
-    }
-
-    /// A scan names no large records.
-    fn has_frame_of(&self, id: u64, report: &RecoveryReport) -> bool {
-        let record = &self.records[id as usize];
-        let Fate::Placed(placed) = record.fate else { return false };
-        let found = report.shards.get(usize::from(record.shard.0));
-        found.is_some_and(|it| placed.frame < it.next_frame) && !self.may_be_gone(record.shard, placed.frame)
     }
 
     /// Some user released it, or trimmed it away.

@@ -253,22 +253,25 @@ impl ShardOwner {
         let geometry = self.context.layout.geometry();
         let contents = self.cleaner.contents.get(&facts.ordinal).copied().unwrap_or_default();
         let BodyContents { longest, has_batch_data, .. } = contents;
+        let large = self.cleaner.large_live.get(&facts.ordinal).copied().unwrap_or_default();
+        let large = large.now(facts.dead_bytes);
         let copies = Copies {
             has_roots: has_batch_data,
-            live,
+            live: live.saturating_sub(large.bytes),
             records: facts.records,
             longest: record_bytes(u64::from(longest)),
             group: self.group_bytes_max(),
             slot: geometry.slot_bytes(),
         };
-        let since = copies.slots() * geometry.slot_bytes() / self.context.checkpoint_bytes;
+        let slots = copies.slots() + large.slots;
+        let since = slots * geometry.slot_bytes() / self.context.checkpoint_bytes;
         // One that freeing needs, and one that was due. The reserve has an extent more where copies go to another log.
         let notes = 1 + (2 + since) * self.space.checkpoint_slots(geometry.slot_bytes(), copies.group);
         // No frame begins where a buffer would not fit any more; and whoever appends has to win a frame by each extent, or
         // cleaning would go round for ever.
         let tail = self.shared.ring().buffer_bytes() / geometry.slot_bytes();
         let first = geometry.first_frame_slot(facts.extent);
-        copies.slots() + notes + tail <= geometry.slots_left(first)
+        slots + notes + tail <= geometry.slots_left(first)
     }
 
     fn is_movable(&self, contents: &BodyContents) -> bool {

@@ -92,21 +92,27 @@ impl ShardOwner {
             Some(mut copying) => copying.note(state, first),
             None => self.note_move(state),
         }
-        self.cleaner.is_blocked = false;
-        self.set_hope(true);
-        target.wants_room.store(false, Ordering::Release);
+        self.note_room_taken(crosses);
         target.durable.want(placed.frame);
         if crosses {
             target.ring().bell().ring();
         }
         self.count_group(&group, &records);
-        let frame = placed.frame;
-        self.cleaner.pending.push_back(Pending { crosses, frame, origin, group, records, addresses });
+        let (frame, elsewhere) = (placed.frame, std::mem::take(&mut task.elsewhere));
+        let placed = Pending { crosses, frame, origin, group, records, addresses, elsewhere };
+        self.cleaner.pending.push_back(placed);
         self.cleaner.task = Some(task);
         true
     }
 
-    fn has_no_room(&mut self, refusal: Refusal, crosses: bool) -> bool {
+    /// Some of the copies found room.
+    pub(super) fn note_room_taken(&mut self, crosses: bool) {
+        self.cleaner.is_blocked = false;
+        self.set_hope(true);
+        self.target(crosses).wants_room.store(false, Ordering::Release);
+    }
+
+    pub(super) fn has_no_room(&mut self, refusal: Refusal, crosses: bool) -> bool {
         let is_claiming = if crosses { self.is_cold_claiming() } else { self.is_claiming() };
         match refusal {
             Refusal::NoExtent if self.context.extents.free_count() > 0 => {

@@ -40,15 +40,15 @@ struct Group {
 enum Whose {
     /// `None`: it lies in the extent; what root leads to it is not known.
     Batch(Option<LogPlace>),
-    /// That is wanted.
-    Large(Address),
+    /// That is wanted, and where its list begins.
+    Large(Address, LogPlace),
 }
 
 impl Whose {
     const fn of(self) -> ManifestOf {
         match self {
             Self::Batch(_) => ManifestOf::Batch,
-            Self::Large(_) => ManifestOf::Large,
+            Self::Large(..) => ManifestOf::Large,
         }
     }
 }
@@ -176,10 +176,14 @@ impl ShardOwner {
         } else {
             task.listing.groups.sort_unstable_by_key(|group| group.run.start);
             task.dead_bytes += task.listing.uncounted_bytes();
-            if self.is_kept_by_large(&mut task) {
-                return self.put_aside(&task);
+            match self.plan_large(&mut task) {
+                Ok(true) => return self.end_survey(task),
+                Ok(false) => return self.put_aside(&task),
+                Err(why) => {
+                    self.cleaner.task = Some(task);
+                    return self.leave_alone(why);
+                }
             }
-            return self.end_survey(task);
         }
         self.cleaner.task = Some(task);
         true
@@ -205,7 +209,8 @@ impl ShardOwner {
         bytes: &[u8],
     ) -> Result<(), Looked> {
         let own = task.facts.ordinal;
-        let is_root = header.flags == RecordFlags::NONE;
+        // A copy that does not count leads to nothing so far back.
+        let is_root = header.is_root();
         let of = match header.kind {
             RecordKind::BATCH_COMMIT if is_root => ManifestOf::Batch,
             RecordKind::BATCH_COMMIT if header.flags == RecordFlags::LIST_PART => ManifestOf::Batch,
@@ -234,11 +239,15 @@ impl ShardOwner {
                 return Ok(());
             }
             ManifestOf::Large => match self.wanted_large(task, header, byte) {
-                Some(address) => Whose::Large(address),
+                Some(address) => Whose::Large(address, LogPlace { ordinal: task.walked.ordinal, byte }),
                 None => return Ok(()),
             },
         };
-        self.note_entries(task, &list, whose, task.walked.ordinal == own)
+        self.note_entries(task, &list, whose, task.walked.ordinal == own)?;
+        if let (Whose::Large(root, _), 0) = (whose, list.level) {
+            task.listing.large.note_parts(root, &list.entries);
+        }
+        Ok(())
     }
 
     fn note_entries(
@@ -254,10 +263,10 @@ impl ShardOwner {
             let Some((ordinal, _)) = self.own_extent(entry.address) else { continue };
             let byte = entry.address.byte();
             let listing = &mut task.listing;
-            if let Whose::Large(root) = whose
+            if let Whose::Large(root, place) = whose
                 && ordinal == own
             {
-                listing.large.keep(root, record_bytes(u64::from(entry.length)));
+                listing.large.keep((root, place), byte, record_bytes(u64::from(entry.length)));
             }
             if list.level > 0 && (is_own || ordinal >= own) {
                 // A part of a list lies behind what it leads to.
@@ -273,14 +282,14 @@ impl ShardOwner {
             }
         }
         let Listing { groups, nodes, outside, large, .. } = &task.listing;
-        match groups.len().max(nodes.len()).max(outside.len()).max(large.roots()) {
+        match groups.len().max(nodes.len()).max(outside.len()).max(large.len()) {
             0..=CLEAN_LISTED_GROUPS_MAX => Ok(()),
             _ => Err(Looked::Bad("more lists lead to it than are kept in memory")),
         }
     }
 
     /// The ordinal and generation of the extent of an address, if it is of this shard still.
-    fn own_extent(&self, address: Address) -> Option<(ExtentOrdinal, Generation)> {
+    pub(super) fn own_extent(&self, address: Address) -> Option<(ExtentOrdinal, Generation)> {
         let extent = address.extent(self.context.layout.geometry());
         let entry = self.context.extents.get(extent)?;
         let is_ours = entry.usage == ExtentUse::Claimed

@@ -48,6 +48,8 @@ pub(super) enum Looked {
     Full,
     /// Behind the last record.
     Over,
+    /// The record at hand is the first that the extent has of a large one that is to be moved.
+    Large,
     /// It is not what it should be.
     Bad(&'static str),
 }
@@ -91,6 +93,10 @@ impl ShardOwner {
                 if task.ready.is_none() {
                     task.stage = Stage::Settle;
                 }
+            }
+            Looked::Large => {
+                let byte = geometry.byte_of(task.slot) + task.offset;
+                task.begin_large(byte);
             }
             Looked::Full => {
                 let up_to = geometry.byte_of(task.slot) + task.offset;
@@ -228,6 +234,10 @@ impl ShardOwner {
         let byte = self.context.layout.geometry().byte_of(task.slot) + task.offset;
         if byte < task.skip_to || !header.kind.is_movable() {
             return (!header.kind.is_movable()).then_some(Looked::Bad("a record of it cannot be moved"));
+        }
+        if task.has_large_at(byte) {
+            // What was gathered before it goes first.
+            return Some(if task.records.is_empty() { Looked::Large } else { Looked::Full });
         }
         if !header.kind.is_copied() {
             return None;

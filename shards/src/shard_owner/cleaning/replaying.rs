@@ -13,7 +13,7 @@ use crate::{
         checksum::StoreSeed,
         control::Control,
         moved::{MovedGroup, Origin},
-        record::{RecordHeader, check_record, record_bytes},
+        record::{RecordHeader, RecordKind, check_record, record_bytes},
     },
     ids::{Generation, SlotIndex},
     shard_owner::ShardOwner,
@@ -116,7 +116,12 @@ impl ShardOwner {
                 return Err(Looked::Bad("what was copied of it is damaged"));
             };
             let to = Address::new(&geometry, byte, generation, length);
-            self.tell_relocated(origin, record, to, view.payload);
+            if view.kind == RecordKind::LARGE_MANIFEST {
+                // What lies elsewhere may have been counted when it was told before.
+                self.tell_large(origin, record, to, view.payload, &[]);
+            } else {
+                self.tell_relocated(origin, record, to, view.payload);
+            }
             offset += record_bytes(length);
         }
         Ok(())
