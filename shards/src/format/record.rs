@@ -288,26 +288,33 @@ pub fn seal_record(bytes: &mut [u8], kind: RecordKind, flags: RecordFlags, seed:
 }
 
 /// Writes a whole record: header, payload, and zeros up to the next. `room` is what [`record_bytes`] says for the payload.
-/// Nothing of the room is read, so that a line which is not in the cache is not waited for.
+/// Nothing of the room is read, so that a line which is not in the cache is not waited for. Gives the header's bytes.
 ///
 /// # Panics
 /// If the room is another, or the payload is longer than a header can say.
 #[inline]
-pub fn write_record(room: &mut [u8], payload: &[u8], kind: RecordKind, flags: RecordFlags, seed: u32) {
+pub fn write_record(
+    room: &mut [u8],
+    payload: &[u8],
+    kind: RecordKind,
+    flags: RecordFlags,
+    seed: u32,
+) -> [u8; RECORD_HEADER] {
     let length = match u32::try_from(payload.len()) {
         Ok(length) if u64::from(length) <= RECORD_PAYLOAD_BYTES_MAX => length,
         _ => panic!("a payload of {} bytes is longer than a record can be", payload.len()),
     };
     let word = RecordHeader { length, kind, flags }.pack();
-    let header = u64::from(crc32c_of_two(word, payload) ^ seed) | u64::from(word) << 32;
+    let header = (u64::from(crc32c_of_two(word, payload) ^ seed) | u64::from(word) << 32).to_le_bytes();
     let Some((first, behind)) = room.split_first_chunk_mut::<RECORD_HEADER>() else {
         panic!("a record needs room for its header");
     };
-    *first = header.to_le_bytes();
+    *first = header;
     let (bytes, padding) = behind.split_at_mut(payload.len());
     bytes.copy_from_slice(payload);
     assert!((padding.len() as u64) < RECORD_ALIGNMENT, "{} bytes behind a record", padding.len());
     clear_padding(padding);
+    header
 }
 
 /// Clears the at most seven bytes between a record and the next. They go to the device too, and must not be those of an
@@ -484,14 +491,45 @@ impl BodyContents {
     }
 }
 
+/// What is known of the records that a body begins with, all of them data, because whoever put them there summed them up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summed {
+    records: u32,
+    longest: u32,
+    payload_bytes: u64,
+    digest: RecordsDigest,
+}
+
+impl Summed {
+    /// Adds a data record by its header and the length of its payload.
+    #[inline]
+    pub fn add(&mut self, header: [u8; RECORD_HEADER], payload_bytes: usize) {
+        self.records += 1;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a record that was written has 32 bits of length"
+        )]
+        let length = payload_bytes as u32;
+        self.longest = self.longest.max(length);
+        self.payload_bytes += u64::from(length);
+        self.digest = self.digest.with(header);
+    }
+}
+
 /// Walks from length to length, without checksums: what the owner does before it submits a frame, and a check that
 /// the frame is complete. `body` is everything between the frame header and the used end.
 pub fn summarise_body(body: &[u8]) -> Result<BodySummary, MalformedFrame> {
-    let mut rest = body;
-    let (mut records, mut digest, mut has_control) = (0, RecordsDigest::new(), false);
-    let (mut lists_from, mut has_news) = (None::<ExtentOrdinal>, false);
-    let mut contents = BodyContents::default();
-    let (mut appended, mut payload_bytes) = (0, 0);
+    summarise_behind(&Summed::default(), 0, body)
+}
+
+/// The same, where the records in the first `known` bytes are summed up already.
+pub fn summarise_behind(summed: &Summed, known: usize, body: &[u8]) -> Result<BodySummary, MalformedFrame> {
+    let beyond = MalformedFrame { offset: known as u64, body_bytes: body.len() as u64 };
+    let mut rest = body.get(known..).ok_or(beyond)?;
+    let (mut records, mut digest, mut has_control) = (summed.records, summed.digest, false);
+    let (mut lists_from, mut has_news) = (None::<ExtentOrdinal>, records > 0);
+    let mut contents = BodyContents { longest: summed.longest, ..BodyContents::default() };
+    let (mut appended, mut payload_bytes) = (summed.records, summed.payload_bytes);
     while !rest.is_empty() {
         let lost = MalformedFrame { offset: (body.len() - rest.len()) as u64, body_bytes: body.len() as u64 };
         let header_bytes = *rest.first_chunk::<8>().ok_or(lost)?;

@@ -50,7 +50,9 @@ impl RingOwner {
     /// Builds the ring; its first buffer is open at once. Others append through [`RingOwner::ring`].
     #[must_use]
     pub fn new(setup: RingSetup) -> Self {
-        Self { ring: Arc::new(Ring::new(setup)), runs: Runs::default() }
+        let ring = Ring::new(setup);
+        let runs = Runs::new(ring.states.len());
+        Self { ring: Arc::new(ring), runs }
     }
 
     /// The half that everyone shares.

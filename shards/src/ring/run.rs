@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    format::record::{RecordFlags, RecordKind, record_bytes, seal_record, write_record},
+    format::record::{RecordFlags, RecordKind, Summed, record_bytes, seal_record, write_record},
     ids::{FrameNumber, Generation},
     limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RUN_BYTES_MAX},
     mutant::{self, Mutant},
@@ -48,21 +48,34 @@ pub(super) struct Run {
     first: u64,
     next: u64,
     end: u64,
+    /// Of the records from the start of the frame to `next`, if the owner put them all.
+    summed: Option<Summed>,
+}
+
+/// What the owner knows of the records that a frame begins with.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    frame: FrameNumber,
+    summed: Summed,
+    /// Where they end, from the start of the frame.
+    end: u64,
 }
 
 impl Run {
-    fn new(reservation: Reservation<'_>, ring: &Ring) -> Self {
+    fn new(reservation: Reservation<'_>, ring: &Ring, beginnings: &[Option<Beginning>]) -> Self {
         let (Position { tag, base }, first, bytes) = reservation.into_room();
+        // While the frame has a writer it cannot be recycled: `oldest` is at most `buffers` behind.
+        let frame = ring.frame_of(tag, ring.oldest.load(Ordering::Relaxed));
         Self {
             tag,
-            // While the frame has a writer it cannot be recycled: `oldest` is at most `buffers` behind.
-            frame: ring.frame_of(tag, ring.oldest.load(Ordering::Relaxed)),
+            frame,
             generation: ring.extents.generation(ring.geometry.extent_of(base)),
             memory: ring.memory_offset(tag),
             base_byte: ring.geometry.byte_of(base),
             first,
             next: first,
             end: first + bytes,
+            summed: Beginning::before(beginnings, frame, first),
         }
     }
 
@@ -89,7 +102,10 @@ impl Run {
         // flushes or recycles the buffer; `next` moves over it, so that it is lent once.
         let record = unsafe { ring.memory.slice_mut(self.memory + self.next as usize, bytes as usize) };
         let seed = ring.seed.record_seed(self.generation, byte);
-        write_record(record, payload, RecordKind::DATA, RecordFlags::NONE, seed);
+        let header = write_record(record, payload, RecordKind::DATA, RecordFlags::NONE, seed);
+        if let Some(summed) = &mut self.summed {
+            summed.add(header, payload.len());
+        }
         if bytes <= PREFETCHED_RECORD_BYTES_MAX {
             ring.memory.prefetch_to_write(self.memory + (self.next + PREFETCH_AHEAD_BYTES) as usize);
         }
@@ -109,8 +125,23 @@ impl Run {
     }
 }
 
+impl Beginning {
+    /// What is known of all records of `frame` in front of `first`.
+    fn before(beginnings: &[Option<Self>], frame: FrameNumber, first: u64) -> Option<Summed> {
+        if first == FRAME_HEADER_BYTES {
+            return Some(Summed::default());
+        }
+        let known = Self::of(beginnings, frame)?;
+        (known.end == first).then_some(known.summed)
+    }
+
+    fn of(beginnings: &[Option<Self>], frame: FrameNumber) -> Option<Self> {
+        beginnings[frame.0 as usize % beginnings.len()].filter(|known| known.frame == frame)
+    }
+}
+
 /// The run of a ring's owner, and how much room the next one takes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Runs {
     open: Option<Run>,
     /// Bytes of the next: twice as many after some that were filled; none, so that it holds one record, after one that
@@ -118,6 +149,8 @@ pub(super) struct Runs {
     next_bytes: u64,
     /// Runs of that size that were filled.
     filled: u32,
+    /// Of each buffer's frame.
+    beginnings: Box<[Option<Beginning>]>,
 }
 
 impl RingOwner {
@@ -153,7 +186,7 @@ impl RingOwner {
         let wanted = self.runs.next_bytes.min(room).max(bytes);
         // A payload that is too long is refused before it is looked at further.
         let reservation = ring.reserve((wanted - RECORD_HEADER_BYTES) as usize)?;
-        let mut run = Run::new(reservation, ring);
+        let mut run = Run::new(reservation, ring, &self.runs.beginnings);
         let placed = run.put(ring, payload);
         self.runs.next_bytes = self.runs.next_bytes.max(bytes);
         self.runs.open = Some(run);
@@ -164,6 +197,7 @@ impl RingOwner {
     pub fn end_run(&mut self) -> bool {
         let Some(run) = self.runs.open.take() else { return true };
         let ring = &self.ring;
+        self.runs.keep(&run);
         let (state, rest) = (ring.state(run.tag), run.end - run.next);
         let is_last = run.is_last(ring);
         let given_back = rest > 0 && state.give_back(run.tag, run.end - FRAME_HEADER_BYTES, rest);
@@ -184,9 +218,28 @@ impl RingOwner {
         }
         was_alone
     }
+
+    /// What the owner's runs know of the records that `frame` begins with, and how many bytes of its body these are.
+    #[must_use]
+    pub fn summed(&self, frame: FrameNumber) -> (Summed, usize) {
+        let known = Beginning::of(&self.runs.beginnings, frame);
+        known.map_or_else(Default::default, |known| (known.summed, (known.end - FRAME_HEADER_BYTES) as usize))
+    }
 }
 
 impl Runs {
+    pub(super) fn new(buffers: usize) -> Self {
+        Self { open: None, next_bytes: 0, filled: 0, beginnings: vec![None; buffers].into() }
+    }
+
+    /// Keeps what an ended run knows of its frame. What others put behind it is walked over when the frame is full.
+    fn keep(&mut self, run: &Run) {
+        if let Some(summed) = run.summed {
+            let of_buffer = run.frame.0 as usize % self.beginnings.len();
+            self.beginnings[of_buffer] = Some(Beginning { frame: run.frame, summed, end: run.next });
+        }
+    }
+
     /// A run was filled by records of the owner alone. The next one takes a quarter of the buffer at most, so that
     /// others find room in it.
     fn grow(&mut self, ring: &Ring) {
@@ -203,12 +256,17 @@ impl Runs {
 mod tests {
     use super::{
         super::{
+            owner::CopyOut,
             state::Sealing,
             testing::{Driver, Shape, append},
         },
         *,
     };
-    use crate::{geometry::Geometry, limits::BUFFER_BYTES_MIN};
+    use crate::{
+        format::record::{summarise_behind, summarise_body},
+        geometry::Geometry,
+        limits::BUFFER_BYTES_MIN,
+    };
     use std::{
         sync::atomic::{AtomicBool, Ordering},
         thread,
@@ -251,6 +309,31 @@ mod tests {
         all.push((next, payload(6)));
         driver.drain();
         driver.check(&all);
+    }
+
+    #[test]
+    fn runs_sum_up_what_a_frame_begins_with_until_others_append() {
+        let mut driver = driver();
+        let bytes_of_records = |count: u64| (count * STRIDE) as usize;
+        let frame = driver.owner.append(&payload(0)).unwrap().frame;
+        (1..6).for_each(|n| assert_eq!(driver.owner.append(&payload(n)).unwrap().frame, frame));
+        driver.owner.end_run();
+        driver.owner.append(&payload(6)).unwrap();
+        driver.owner.end_run();
+        let (summed, known) = driver.owner.summed(frame);
+        assert_eq!(known, bytes_of_records(7));
+        // Another's record, and then the owner's again: these are walked over.
+        append(&driver.ring(), &payload(7)).unwrap();
+        driver.owner.append(&payload(8)).unwrap();
+        driver.owner.end_run();
+        assert_eq!(driver.owner.summed(frame), (summed, known));
+        let mut body = vec![0; bytes_of_records(9)];
+        assert_eq!(driver.owner.copy_out(frame, FRAME_HEADER_BYTES, &mut body), CopyOut::Copied);
+        assert_eq!(summarise_behind(&summed, known, &body), summarise_body(&body));
+        summarise_behind(&summed, body.len() + 8, &body).unwrap_err();
+        // The next turn of the buffer begins with nothing.
+        let again = FrameNumber(frame.0 + 4);
+        assert_eq!(driver.owner.summed(again), (Summed::default(), 0));
     }
 
     #[test]

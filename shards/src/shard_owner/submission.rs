@@ -7,7 +7,7 @@ use crate::{
     format::{
         control::Control,
         frame::FrameHeader,
-        record::{BodySummary, ControlKind, RecordHeader, RecordKind, summarise_body},
+        record::{BodySummary, ControlKind, RecordHeader, RecordKind, summarise_behind, summarise_body},
     },
     ids::{ExtentOrdinal, FrameNumber, SlotIndex},
     limits::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES},
@@ -119,11 +119,15 @@ impl ShardOwner {
         };
         let used = sealed.used_bytes as usize;
         let (mut found, mut notes) = (None, Vec::new());
+        let (summed, known) = self.ring.summed(sealed.number);
         let slice = self.ring.freeze(sealed, |bytes| {
             if !mutant::is_active(Mutant::PaddingNotCleared) {
                 bytes[used..].fill(0);
             }
-            if let Ok(summary) = summarise_body(&bytes[FRAME_HEADER_BYTES as usize..used]) {
+            let body = &bytes[FRAME_HEADER_BYTES as usize..used];
+            let summary = summarise_behind(&summed, known, body);
+            debug_assert_eq!(summary, summarise_body(body), "{known} bytes were summed up");
+            if let Ok(summary) = summary {
                 (header.records, header.records_digest) = (summary.records, summary.digest);
                 header.has_control = summary.has_control;
                 header.lists_from = summary.lists_from;
