@@ -27,14 +27,20 @@ impl Store {
     /// Waits for room in the core's mailbox, and for the record, for as long as the stall time of the options.
     ///
     /// [`Options::cache_bytes`]: crate::Options::cache_bytes
+    #[inline]
     pub fn read(&self, address: Address) -> Result<Bytes, ReadError> {
         // Also where the cache has it: whether this may be called does not depend on what was read before.
         if let Some(core) = self.driven_core() {
             return Err(ReadError::OnCoreThread { core });
         }
-        if let Some(payload) = self.read_cached(address) {
-            return Ok(payload);
+        match self.read_cached(address) {
+            Some(payload) => Ok(payload),
+            None => self.read_by_core(address),
         }
+    }
+
+    #[inline(never)]
+    fn read_by_core(&self, address: Address) -> Result<Bytes, ReadError> {
         let limit = self.stall();
         let mut pause = Pause::until(limit);
         loop {
@@ -59,11 +65,13 @@ impl Store {
         }
     }
 
-    /// The record at `address`, if the cache of the core that reads for the calling thread holds it: without waiting,
-    /// without a copy, without allocating; also on a thread that drives a core. `None`: read it.
+    /// The record at `address`, if the cache of the core that reads for the calling thread holds it: without a copy, without
+    /// allocating, and without waiting, but for a microsecond while another thread looks; also on a thread that drives a
+    /// core. `None`: read it.
     ///
     /// The bytes are shared with the cache, and stay as long as somebody holds them, whatever its budget.
-    #[inline]
+    // Where it is called: each copy of the bytes' handle on the way up would wait for all that the look has under way.
+    #[inline(always)]
     #[must_use]
     pub fn read_cached(&self, address: Address) -> Option<Bytes> {
         if self.options().cache_bytes == 0 {
@@ -96,11 +104,19 @@ impl Store {
     }
 
     /// The core that reads for the calling thread: its own, or the nearest that lives.
+    #[inline]
     pub(crate) fn reading_core(&self) -> &Arc<CoreHandle> {
-        let directory = self.directory();
-        let local = self.route(crate::Route::Local);
-        let near = directory.core_of(local).filter(|core| !core.is_dead());
-        near.or_else(|| directory.cores.iter().find(|core| !core.is_dead())).unwrap_or(&directory.cores[0])
+        let cores = &self.directory().cores;
+        match cores.get(usize::from(self.local_core().0)) {
+            Some(core) if !core.is_dead() => core,
+            _ => self.any_living_core(),
+        }
+    }
+
+    #[cold]
+    fn any_living_core(&self) -> &Arc<CoreHandle> {
+        let cores = &self.directory().cores;
+        cores.iter().find(|core| !core.is_dead()).unwrap_or(&cores[0])
     }
 }
 

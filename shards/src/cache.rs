@@ -1,26 +1,25 @@
 //! Records that a core keeps in memory after it read them from the device, so that the next read of them asks nobody.
 //!
-//! A cache belongs to one core, and so do its locks, for which nobody waits: threads look into that of the core which reads
-//! for them. What it holds is only ever given together with a look at the extent table, so that it is never older than its extent.
+//! A cache belongs to one core, and so do its locks, for which nobody waits long: threads look into that of the core which
+//! reads for them. What it holds is only ever given together with a look at the extent table, so that it is never older than its extent.
 //! Filled by single reads and `read_many` of what is on the device; a record that is still in a ring is not kept, for its
 //! frame may yet fail, and it is in memory anyway. Why this crate and these sizes: decision 0027.
 
 use crate::{
     address::Address,
+    brief_lock::BriefLock,
     extents::{ExtentTable, ExtentUse},
     ids::Generation,
     limits::{CACHE_ENTRY_BYTES, CACHE_GHOST_SHARE, CACHE_PARTS, CACHE_RECORD_SHARE},
+    memory::prefetch_to_read,
     mutant::{self, Mutant},
 };
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
-use quick_cache::{
-    OptionsBuilder, Weighter,
-    sync::{Cache, DefaultLifecycle},
-};
+use quick_cache::{Options, OptionsBuilder, Weighter, sync::DefaultLifecycle, unsync::Cache};
 use std::{
     fmt,
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -37,7 +36,7 @@ pub struct CacheFigures {
 
 /// A record, and when it was one.
 #[derive(Clone)]
-struct Held {
+struct Record {
     payload: Bytes,
     /// All of it: an address has 18 bits, which come again.
     generation: Generation,
@@ -45,12 +44,21 @@ struct Held {
 
 /// The records that one core keeps.
 pub struct RecordCache {
-    held: Cache<Address, Held, Charge, BuildHasherDefault<OfAddress>>,
+    parts: [CachePadded<Part>; CACHE_PARTS],
     record_bytes_max: usize,
-    /// Apart from each other and from what is only read: every look writes one of them.
-    hits: CachePadded<AtomicU64>,
-    misses: CachePadded<AtomicU64>,
+    /// Looks that found a lock taken.
+    turned_away: CachePadded<AtomicU64>,
 }
+
+/// A part of them, and its figures: written only while its lock is held, so that counting takes no atomic step.
+struct Part {
+    held: BriefLock<Held>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    bytes: AtomicU64,
+}
+
+type Held = Cache<Address, Record, Charge, BuildHasherDefault<OfAddress>, DefaultLifecycle<Address, Record>>;
 
 impl RecordCache {
     /// A cache of `budget_bytes` of memory, everything counted. It takes them as it fills. `None`: a budget of 0.
@@ -58,68 +66,135 @@ impl RecordCache {
     pub fn new(budget_bytes: u64) -> Option<Self> {
         // What was let go of lately is remembered, by its hash, in entries of the same size.
         let ghosts = budget_bytes / CACHE_GHOST_SHARE / CACHE_ENTRY_BYTES;
+        let parts = CACHE_PARTS as u64;
         let options = OptionsBuilder::new()
-            .shards(CACHE_PARTS)
             .ghost_allocation(0.5)
-            .estimated_items_capacity(2 * ghosts as usize)
-            .weight_capacity(budget_bytes - ghosts * CACHE_ENTRY_BYTES)
+            .estimated_items_capacity((2 * ghosts / parts) as usize)
+            .weight_capacity((budget_bytes - ghosts * CACHE_ENTRY_BYTES) / parts)
             .build()
             .ok()
             .filter(|_| budget_bytes > 0)?;
-        let held =
-            Cache::with_options(options, Charge, BuildHasherDefault::default(), DefaultLifecycle::default());
         Some(Self {
-            held,
+            parts: std::array::from_fn(|_| CachePadded::new(Part::new(options.clone()))),
             record_bytes_max: (budget_bytes / CACHE_RECORD_SHARE) as usize,
-            hits: CachePadded::default(),
-            misses: CachePadded::default(),
+            turned_away: CachePadded::default(),
         })
     }
 
     /// The record at `address`, if it is held and its extent has not been freed since. The bytes are shared, not copied;
     /// nothing is allocated.
+    #[inline]
     #[must_use]
     pub fn get(&self, extents: &ExtentTable, address: Address) -> Option<Bytes> {
-        // A lock that somebody holds is a miss: nobody waits here for a thread that the host put aside.
-        let Ok(Some(held)) = self.held.try_get(&address) else {
-            self.misses.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
-        // Behind the look into the cache: the record was there when this found its extent unchanged.
-        if !is_current(extents, address, held.generation) {
-            let _found_again_if_busy = self.held.try_remove(&address);
-            self.misses.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        self.hits.fetch_add(1, Ordering::Relaxed);
-        Some(held.payload)
+        let part = self.part(address);
+        let found = part.held.try_with(|held| {
+            let Some(record) = held.get(&address) else {
+                add_one(&part.misses);
+                return None;
+            };
+            // The bytes and their count of references lie apart; both are far away, and are fetched at a time.
+            prefetch_to_read(&record.payload);
+            // Behind the look into the cache: the record was there when this found its extent unchanged.
+            if !is_current(extents, address, record.generation) {
+                part.forget(held, address);
+                return None;
+            }
+            add_one(&part.hits);
+            Some(record.payload.clone())
+        });
+        found.unwrap_or_else(|| self.turn_away())
+    }
+
+    #[cold]
+    fn turn_away(&self) -> Option<Bytes> {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+        None
     }
 
     /// Keeps a record that was read from the device, and checked, while its extent had this generation; unless it is too
     /// long, or somebody is at work there.
     pub fn keep(&self, address: Address, generation: Generation, payload: &Bytes) {
-        if payload.len() <= self.record_bytes_max {
-            let held = Held { payload: payload.clone(), generation };
-            let _read_again_if_busy = self.held.try_insert(address, held);
+        if payload.len() > self.record_bytes_max {
+            return;
         }
+        let record = Record { payload: payload.clone(), generation };
+        let part = self.part(address);
+        // What makes room for it is let go of when others can look again.
+        let mut pushed_out = [None, None];
+        let _read_again_if_busy = part.held.try_with(|held| {
+            held.insert_with_lifecycle(address, record, &mut pushed_out);
+            part.bytes.store(held.weight(), Ordering::Relaxed);
+        });
+    }
+
+    #[inline]
+    fn part(&self, address: Address) -> &Part {
+        // Bits that neither choose a place in the part's table nor tell neighbours there from each other.
+        &self.parts[(hash_of(address) >> 40) as usize % CACHE_PARTS]
     }
 
     /// Lets go of everything.
     pub(crate) fn clear(&self) {
-        self.held.clear();
+        for part in &self.parts {
+            // Who is at work there is done soon, unless the host put it aside; then this part goes with the cache.
+            let _goes_with_the_cache = part.held.try_with(|held| {
+                held.clear();
+                part.bytes.store(0, Ordering::Relaxed);
+            });
+        }
     }
 
-    /// Its figures. Takes its locks one after the other.
+    /// Its figures. Takes no lock.
     #[must_use]
     pub fn figures(&self) -> CacheFigures {
+        let sum = |figure: fn(&Part) -> &AtomicU64| {
+            self.parts.iter().map(|part| figure(part).load(Ordering::Relaxed)).sum::<u64>()
+        };
         CacheFigures {
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            bytes: self.held.weight(),
+            hits: sum(|part| &part.hits),
+            misses: sum(|part| &part.misses) + self.turned_away.load(Ordering::Relaxed),
+            bytes: sum(|part| &part.bytes),
         }
     }
 }
 
+impl Part {
+    fn new(options: Options) -> Self {
+        let lifecycle = DefaultLifecycle::default();
+        Self {
+            held: BriefLock::new(Held::with_options(
+                options,
+                Charge,
+                BuildHasherDefault::default(),
+                lifecycle,
+            )),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Removes a record that was found to be of a freed extent.
+    #[cold]
+    fn forget(&self, held: &mut Held, address: Address) {
+        add_one(&self.misses);
+        drop(held.remove(&address));
+        self.bytes.store(held.weight(), Ordering::Relaxed);
+    }
+}
+
+/// Only for who holds the lock that the counter belongs to.
+#[inline]
+fn add_one(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+#[inline]
+fn hash_of(address: Address) -> u64 {
+    BuildHasherDefault::<OfAddress>::default().hash_one(address)
+}
+
+#[inline]
 fn is_current(extents: &ExtentTable, address: Address, generation: Generation) -> bool {
     if mutant::is_active(Mutant::CachedPastReuse) {
         return true;
@@ -130,10 +205,7 @@ fn is_current(extents: &ExtentTable, address: Address, generation: Generation) -
 
 impl fmt::Debug for RecordCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordCache")
-            .field("hits", &self.hits)
-            .field("misses", &self.misses)
-            .finish_non_exhaustive()
+        f.debug_struct("RecordCache").field("figures", &self.figures()).finish_non_exhaustive()
     }
 }
 
@@ -141,8 +213,8 @@ impl fmt::Debug for RecordCache {
 #[derive(Clone)]
 struct Charge;
 
-impl Weighter<Address, Held> for Charge {
-    fn weight(&self, _address: &Address, held: &Held) -> u64 {
+impl Weighter<Address, Record> for Charge {
+    fn weight(&self, _address: &Address, held: &Record) -> u64 {
         held.payload.len() as u64 + CACHE_ENTRY_BYTES
     }
 }
@@ -259,7 +331,7 @@ mod tests {
                 );
                 hasher.finish()
             };
-            for (shift, name) in [(0, "low"), (32, "middle"), (57, "high")] {
+            for (shift, name) in [(0, "low"), (32, "middle"), (40, "the part's"), (57, "high")] {
                 let mut counts = [0_u32; 64];
                 (0..6400).for_each(|index| counts[(hash(index) >> shift & 63) as usize] += 1);
                 let worst = counts.iter().max().unwrap();

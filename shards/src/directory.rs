@@ -204,6 +204,7 @@ impl CoreHandle {
 
     /// Its cache of records, while somebody may use it. Not in a child of the process: a thread that the child does not
     /// have may hold a lock of it.
+    #[inline]
     #[must_use]
     pub fn cache(&self) -> Option<&RecordCache> {
         self.cache.as_deref().filter(|_| !self.is_dead() && !self.is_forked())
@@ -222,6 +223,7 @@ impl CoreHandle {
     }
 
     /// True once the core stopped, orderly or not.
+    #[inline]
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.is_dead.load(Ordering::Acquire)
@@ -248,6 +250,7 @@ impl CoreHandle {
     }
 
     /// True in a child of the process that the core runs in.
+    #[inline]
     #[must_use]
     pub fn is_forked(&self) -> bool {
         !self.birthplace.is_here()
@@ -374,6 +377,7 @@ impl Directory {
 
     /// The record at `address` from the cache of `core`, as good as a read of it: never of an extent that was freed since.
     /// Neither waits for a core nor allocates.
+    #[inline]
     #[must_use]
     pub fn cached(&self, core: &CoreHandle, address: Address) -> Option<Bytes> {
         core.cache()?.get(&self.extents, address)

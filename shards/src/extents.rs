@@ -230,6 +230,7 @@ impl ExtentTable {
     }
 
     /// What is known of an extent; `None` if the store has no such extent.
+    #[inline]
     #[must_use]
     pub fn get(&self, extent: ExtentIndex) -> Option<ExtentEntry> {
         Some(ExtentEntry::from_bits(self.row(extent)?.word.load(Ordering::Acquire)))

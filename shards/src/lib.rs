@@ -4,6 +4,7 @@
 //! lives here, in the files that `docs/ARCHITECTURE.md` names.
 
 pub mod address;
+mod brief_lock;
 pub mod cache;
 pub mod cleaning;
 pub mod core;

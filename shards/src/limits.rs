@@ -188,6 +188,9 @@ pub const CACHE_RECORD_SHARE: u64 = 16;
 pub const CACHE_GHOST_SHARE: u64 = 32;
 /// Parts of a core's cache, each with a lock: for threads that the host puts aside in the middle of one.
 pub const CACHE_PARTS: usize = 4;
+/// Looks at the lock of such a part while another thread holds it, until it is given up: about a microsecond. Who holds it
+/// on another CPU is done by then; who was put aside by the host is not.
+pub const BRIEF_LOCK_LOOKS_MAX: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
 
 /// Device operations that one core keeps in flight when nothing is said.
 pub const IO_DEPTH_DEFAULT: u32 = 256;

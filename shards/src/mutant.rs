@@ -44,6 +44,8 @@ mutants! {
     WakePerRing,
     /// An extent that is given back is touched once more.
     FreeBeforeDone,
+    /// The lock of a part of the cache is given back with a relaxed store.
+    BriefLockRelaxed,
     /// `ring` looks at the sleeper's flag without a fence before.
     RingWithoutFence,
     /// A waiter registers without looking at the watermark again.
@@ -195,6 +197,7 @@ impl Mutant {
     pub const fn found_elsewhere(self) -> Option<&'static str> {
         match self {
             Self::CommitRelaxed
+            | Self::BriefLockRelaxed
             | Self::RingWithoutFence
             | Self::ClaimNotAtomic
             | Self::FreeBeforeDone

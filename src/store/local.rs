@@ -1,16 +1,17 @@
-//! Which shard is local to the calling thread.
+//! Which core is local to the calling thread.
 
-use corelog_shards::ids::{CoreId, ShardId};
+use corelog_shards::ids::CoreId;
 use std::cell::{Cell, RefCell};
 
-/// Appends after which a thread looks again at the CPU it runs on.
+/// Appends and reads after which a thread looks again at the CPU it runs on.
 const LOOK_AGAIN: u32 = 256;
 
-#[derive(Clone, Copy)]
+/// Fields of their own, since all but one stay as they are: read together behind a write of one, they would have to wait
+/// until that has left the processor's core, and whatever is in front of it.
 struct Near {
-    store: u64,
-    shard: ShardId,
-    left: u32,
+    store: Cell<u64>,
+    core: Cell<CoreId>,
+    left: Cell<u32>,
 }
 
 std::thread_local! {
@@ -18,7 +19,8 @@ std::thread_local! {
     static DRIVEN: Cell<Option<(u64, CoreId)>> = const { Cell::new(None) };
     /// All that it drives, of any store.
     static ALL_DRIVEN: RefCell<Vec<(u64, CoreId)>> = const { RefCell::new(Vec::new()) };
-    static NEAR: Cell<Near> = const { Cell::new(Near { store: 0, shard: ShardId(0), left: 0 }) };
+    static NEAR: Near =
+        const { Near { store: Cell::new(0), core: Cell::new(CoreId(0)), left: Cell::new(0) } };
 }
 
 /// Notes that the calling thread drives a core.
@@ -63,17 +65,17 @@ fn driven_core_of_several(store: u64) -> Option<CoreId> {
     ALL_DRIVEN.with_borrow(of_store).map(|(_, core)| core)
 }
 
-/// The shard that a thread without a core found last, found again by `find` (given the CPU it runs on) from time to
-/// time.
+/// The core that a thread without one found last, found again by `find` (given the CPU it runs on) from time to time.
 #[inline]
-pub(super) fn near_shard(store: u64, find: impl FnOnce(usize) -> ShardId) -> ShardId {
+pub(super) fn near_core(store: u64, find: impl FnOnce(usize) -> CoreId) -> CoreId {
     NEAR.with(|near| {
-        let mut last = near.get();
-        if last.store != store || last.left == 0 {
-            last = Near { store, shard: find(rustix::thread::sched_getcpu()), left: LOOK_AGAIN };
+        let mut left = near.left.get();
+        if near.store.get() != store || left == 0 {
+            near.store.set(store);
+            near.core.set(find(rustix::thread::sched_getcpu()));
+            left = LOOK_AGAIN;
         }
-        last.left -= 1;
-        near.set(last);
-        last.shard
+        near.left.set(left - 1);
+        near.core.get()
     })
 }

@@ -181,6 +181,7 @@ impl Store {
     }
 
     /// The options that it was opened with.
+    #[inline]
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.inner.assembly.options
@@ -199,6 +200,7 @@ impl Store {
     }
 
     /// The store's directory: layout, extents, cores.
+    #[inline]
     #[must_use]
     pub fn directory(&self) -> &Arc<Directory> {
         &self.inner.directory
@@ -223,6 +225,7 @@ impl Store {
     }
 
     /// The core that the calling thread drives, if it drives one of this store.
+    #[inline]
     #[must_use]
     pub fn driven_core(&self) -> Option<CoreId> {
         local::driven_core(self.inner.assembly.key())
@@ -257,15 +260,23 @@ impl Store {
     }
 
     fn local_shard(&self) -> ShardId {
-        let of_core = |core: CoreId| self.inner.local_shards[usize::from(core.0)].first().copied();
+        self.shard_of_core(self.local_core())
+    }
+
+    fn shard_of_core(&self, core: CoreId) -> ShardId {
+        self.inner.local_shards[usize::from(core.0)].first().copied().unwrap_or_default()
+    }
+
+    /// The core that the calling thread drives, or that of the CPU it runs on.
+    #[inline]
+    pub(crate) fn local_core(&self) -> CoreId {
         let key = self.inner.assembly.key();
-        match local::driven_core(key) {
-            Some(core) => of_core(core).unwrap_or_default(),
-            None => local::near_shard(key, |cpu| {
+        local::driven_core(key).unwrap_or_else(|| {
+            local::near_core(key, |cpu| {
                 let cores = &self.inner.core_of_cpu;
-                of_core(cores[cpu % cores.len()]).unwrap_or_default()
-            }),
-        }
+                cores[cpu % cores.len()]
+            })
+        })
     }
 
     // ---- durability ---------------------------------------------------------------------------------------------

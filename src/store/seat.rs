@@ -137,6 +137,7 @@ impl Assembly {
     }
 
     /// What tells this open of a store from all others in the process.
+    #[inline]
     pub(super) const fn key(&self) -> u64 {
         self.key
     }
