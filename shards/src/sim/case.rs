@@ -244,6 +244,7 @@ impl Case {
                 world.note(|| {
                     format!("recovered {:?}", report.shards.iter().map(|s| s.next_frame).collect::<Vec<_>>())
                 });
+                report.shards.iter().for_each(|it| self.oracle.found(it.shard, &it.extents));
                 let is_clean =
                     superblock.clean && report.shards.iter().all(|it| it.tail.kind == TailKind::Clean);
                 if end == End::Closed(true) && world.lies == 0 && !is_clean {

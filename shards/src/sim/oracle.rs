@@ -8,6 +8,7 @@ use crate::{
     format::{control::BatchId, extent_header::ExtentHeader, frame::FrameHeader},
     geometry::Geometry,
     ids::{ExtentOrdinal, FrameNumber, ShardId},
+    recovery::RecoveredExtent,
     ring::reservation::Placed,
     shard::Shard,
     watermark::Watermarks,
@@ -240,6 +241,19 @@ impl Oracle {
         }
         frame.header = Some(header);
         Ok(())
+    }
+
+    /// Recovery found these extents to be those of `shard`. A power loss, or a device that lies, may have taken the header of the
+    /// last claim of one, and left that of an earlier claim, which has the same generation where nobody knew of it.
+    pub(super) fn found(&mut self, shard: ShardId, extents: &[RecoveredExtent]) {
+        for found in extents {
+            let is_it = |it: &&ExtentHeader| {
+                (it.extent, it.owner, it.generation) == (found.index, shard, found.generation)
+            };
+            if let Some(claim) = self.claimed.iter().rfind(is_it) {
+                self.claims[found.index.0 as usize] = Some(*claim);
+            }
+        }
     }
 
     /// An extent is claimed.
