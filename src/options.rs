@@ -11,7 +11,7 @@ use corelog_shards::{
         EXTENTS_MAX, EXTENTS_PER_SHARD_MIN, IO_DEPTH_DEFAULT, IO_DEPTH_MAX, IO_DEPTH_MIN,
         MAILBOX_MESSAGES_DEFAULT, MAILBOX_MESSAGES_MAX, QUIET_MS_DEFAULT, QUIET_MS_MAX, QUIET_MS_MIN,
         READ_SPIN_US_DEFAULT, RING_BUFFERS_DEFAULT, RING_BUFFERS_MAX, RING_BUFFERS_MIN, SHARDS_MAX,
-        SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES,
+        SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, STORE_BYTES_MAX, SUPERBLOCK_AREA_BYTES, SYNC_SPIN_US_DEFAULT,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -297,6 +297,12 @@ pub struct Options {
     /// fast. It costs the thread's CPU while reads are under way, and nothing else. `None`: it sleeps at once.
     #[serde(with = "microseconds")]
     pub read_spin: Option<Duration>,
+    /// How long a core watches for the end of a write that somebody waits for to be durable before it sleeps, where the device is that
+    /// fast: one that its caller drives, and one of a hosted store with fewer cores than CPUs that
+    /// [several](corelog_shards::limits::SYNC_SPIN_CALLERS_MIN) wait for. Other threads that want the CPU get it. It costs the core's CPU
+    /// while somebody waits, and nothing else. `None`: it sleeps at once.
+    #[serde(with = "microseconds")]
+    pub sync_spin: Option<Duration>,
     /// How long a waiting call waits without progress before it reports that the shard is stalled.
     #[serde(with = "microseconds")]
     pub stall: Option<Duration>,
@@ -340,6 +346,7 @@ impl Default for Options {
             append: AppendPath::default(),
             spin: None,
             read_spin: Some(Duration::from_micros(READ_SPIN_US_DEFAULT)),
+            sync_spin: Some(Duration::from_micros(SYNC_SPIN_US_DEFAULT)),
             stall: Some(Duration::from_secs(30)),
             close_wait: Some(Duration::from_secs(60)),
             allow_buffered: false,
@@ -409,6 +416,8 @@ impl Options {
         spin: Duration => Some(spin);
         /// Sets the time that a core of the caller's watches for the end of a read; zero is none.
         read_spin: Duration => Some(read_spin);
+        /// Sets the time that a core watches for the end of a write that somebody waits for; zero is none.
+        sync_spin: Duration => Some(sync_spin);
         /// Sets the time after which a waiter reports a stall.
         stall: Duration => Some(stall);
         /// Sets the time that closing waits for the cores.

@@ -1,5 +1,5 @@
 //! Reads from the device give each record whole, whatever was read before it, and a core that its owner drives watches for
-//! them or sleeps, as it was told.
+//! them, and for writes that it waits for, or sleeps, as it was told.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
@@ -73,6 +73,27 @@ fn long_records_are_whole_after_any_number_of_short_ones() {
     for (id, bytes) in short.clone().chain(short).chain(long).chain(&kept) {
         assert_eq!(&read(&store, &mut core, id), bytes);
     }
+}
+
+#[test]
+fn a_core_that_watches_what_its_thread_waits_for_does_not_sleep_over_it() {
+    let place = Place::formatted(1);
+    let watched = |sync_spin: Duration| {
+        let (store, mut core) = open(&place, &options(1).sync_spin(sync_spin));
+        let before = sleeps(&store);
+        for index in 0..50 {
+            let ticket = store.try_append(Route::Shard(ShardId(0)), &payload(4, index, 300)).unwrap();
+            ticket.request(Durability::Durable);
+            while !ticket.has_reached(Durability::Durable) {
+                assert_ne!(core.turn_or_wait(Some(Duration::from_secs(20))), Turn::Closed);
+            }
+        }
+        let after = sleeps(&store);
+        assert!(core.close(Duration::from_secs(20)));
+        after - before
+    };
+    assert_eq!(watched(Duration::from_secs(60)), 0);
+    assert!(watched(Duration::ZERO) > 0);
 }
 
 #[test]

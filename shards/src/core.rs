@@ -107,7 +107,10 @@ pub struct Core {
     woken: Vec<Waker>,
     /// The sleep before the next try of what nobody announces; an idle turn doubles it first.
     retry_pause: Duration,
-    watch: Watch,
+    reads_watch: Watch,
+    syncs_watch: Watch,
+    /// Who drives it may wait for what is to be durable.
+    waits_itself: bool,
     /// The bell has a waker of the executor that drives the core.
     has_left_waker: bool,
     /// Place of the shard that the owning thread appended to last.
@@ -161,7 +164,9 @@ impl Core {
             completions: Vec::new(),
             woken: Vec::new(),
             retry_pause: RETRY_PAUSE_MIN / 2,
-            watch: Watch::default(),
+            reads_watch: Watch::default(),
+            syncs_watch: Watch::default(),
+            waits_itself: false,
             has_left_waker: false,
             appends_to: 0,
             closes_behind: None,

@@ -203,6 +203,13 @@ pub const IO_DEPTH_MAX: u32 = 4096;
 /// microseconds: twice what a fast device takes.
 pub const READ_SPIN_US_DEFAULT: u64 = 100;
 
+/// How long a core watches for the end of a write that somebody waits for before it sleeps when nothing is said, in microseconds.
+pub const SYNC_SPIN_US_DEFAULT: u64 = 150;
+
+/// Callers that have to be waiting in other threads or tasks so that a core watches for the end of their write: fewer have their
+/// answer sooner from a core that sleeps, and leaves them its CPU.
+pub const SYNC_SPIN_CALLERS_MIN: usize = 4;
+
 /// Times that one frame is written again after a short or interrupted write before its shard fails.
 pub const WRITE_RETRIES_MAX: u32 = 8;
 

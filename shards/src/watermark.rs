@@ -106,14 +106,16 @@ impl Mark {
         false
     }
 
-    /// Owner: moves the mark and wakes whom it concerns.
-    pub(crate) fn publish(&self, reached: FrameNumber, woken: &mut Vec<Waker>) {
+    /// Owner: moves the mark and wakes whom it concerns; so many.
+    pub(crate) fn publish(&self, reached: FrameNumber, woken: &mut Vec<Waker>) -> usize {
         debug_assert!(reached >= self.reached(), "a watermark moved back");
         // Release pairs with the acquire of `reached`; before the lock, see the head of this file.
         self.reached.store(reached.0, Ordering::Release);
         lock(&self.waiters).take_below(reached, woken);
+        let count = woken.len();
         // Outside the lock: a waker may run anything.
         woken.drain(..).for_each(Waker::wake);
+        count
     }
 
     /// Owner: wakes everyone, because nothing will arrive any more.

@@ -36,6 +36,10 @@ impl Core {
         self.engine.watch_reads(limit);
     }
 
+    pub(super) const fn watch_syncs(&mut self, limit: Duration, is_driven: bool) {
+        self.engine.watch_syncs(limit, is_driven);
+    }
+
     /// Which core this is.
     #[must_use]
     pub const fn id(&self) -> CoreId {
@@ -90,9 +94,10 @@ impl Core {
     }
 
     /// Sleeps in the kernel until there is something to do, for at most `limit`. Costs no CPU meanwhile, except while reads are
-    /// under way ([`Options::read_spin`]).
+    /// under way ([`Options::read_spin`]), or a write that somebody waits for ([`Options::sync_spin`]).
     ///
     /// [`Options::read_spin`]: crate::Options::read_spin
+    /// [`Options::sync_spin`]: crate::Options::sync_spin
     pub fn wait(&mut self, limit: Option<Duration>) {
         self.engine.wait(limit);
     }

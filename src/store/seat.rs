@@ -35,6 +35,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread::available_parallelism,
 };
 
 /// Bytes of a buffer for reads of one record; longer records take a large one.
@@ -284,15 +285,21 @@ impl Seat {
     /// Builds the core on the calling thread, which drives it from now on. The store works once all seats have
     /// started; until then the core takes turns but gets no work.
     pub fn start(self) -> Result<Core, OpenError> {
-        let read_spin = self.assembly.options.read_spin;
+        let Options { read_spin, sync_spin, .. } = self.assembly.options;
         let mut core = self.start_with(false)?;
         core.watch_reads(read_spin.unwrap_or_default());
+        core.watch_syncs(sync_spin.unwrap_or_default(), true);
         Ok(core)
     }
 
     /// As [`Seat::start`], on a thread of ours: it leaves the CPU to those who wait for its reads.
     pub(super) fn start_hosted(self) -> Result<Core, OpenError> {
-        self.start_with(false)
+        // Where every CPU has a core, those who wait need the CPUs that the watch takes.
+        let leaves_cpus = available_parallelism().is_ok_and(|cpus| cpus.get() > self.assembly.cores as usize);
+        let sync_spin = self.assembly.options.sync_spin.filter(|_| leaves_cpus);
+        let mut core = self.start_with(false)?;
+        core.watch_syncs(sync_spin.unwrap_or_default(), false);
+        Ok(core)
     }
 
     /// As [`Seat::start`], for a core whose [`Core::fd`] the caller polls. It costs the ring its deferred

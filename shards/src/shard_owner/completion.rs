@@ -131,13 +131,13 @@ impl ShardOwner {
             }
         }
         if written > written_before {
-            self.shared.written.publish(written, &mut self.woken);
+            let _also_told = self.shared.written.publish(written, &mut self.woken);
         }
         if mutant::is_active(Mutant::DurableAtWrite) {
             durable = written;
         }
         if durable > self.shared.durable.reached() {
-            self.shared.durable.publish(durable, &mut self.woken);
+            self.told = self.shared.durable.publish(durable, &mut self.woken);
         }
     }
 

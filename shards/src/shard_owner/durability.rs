@@ -44,6 +44,17 @@ impl ShardOwner {
             && self.shared.written.reached() > durable
     }
 
+    /// True if somebody waits for durability of what is not durable yet.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let durable = &self.shared.durable;
+        durable.wanted() > durable.reached() && self.shared.health.failure().is_none()
+    }
+
+    /// How many the last step of durability woke.
+    pub(crate) const fn told(&self) -> usize {
+        self.told
+    }
+
     /// What a sync that is submitted now covers, and the devices that it has to reach. `None`: nothing new.
     pub(crate) fn begin_sync(&mut self) -> Option<(FrameNumber, u16)> {
         let written = self.shared.written.reached();
@@ -67,7 +78,7 @@ impl ShardOwner {
         }
         let covered = if mutant::is_active(Mutant::SyncCoversLater) { self.next_frame } else { covered };
         if covered > self.shared.durable.reached() {
-            self.shared.durable.publish(covered, &mut self.woken);
+            self.told = self.shared.durable.publish(covered, &mut self.woken);
         }
         self.advance();
     }

@@ -174,6 +174,8 @@ pub struct ShardOwner {
     is_hungry: bool,
     is_closing: bool,
     woken: Vec<Waker>,
+    /// How many the last step of durability woke.
+    told: usize,
 }
 
 /// Where a shard continues.
@@ -255,6 +257,7 @@ impl ShardOwner {
             is_hungry: false,
             is_closing: false,
             woken: Vec::new(),
+            told: 0,
         }
     }
 

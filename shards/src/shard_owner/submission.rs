@@ -59,7 +59,7 @@ impl ShardOwner {
         self.next_base = None;
         self.shared.publish_submitted(self.next_frame);
         if mutant::is_active(Mutant::WrittenAtSubmit) {
-            self.shared.written.publish(self.next_frame, &mut self.woken);
+            let _also_told = self.shared.written.publish(self.next_frame, &mut self.woken);
         }
         self.write_frame(device, sealed.number, base, slice);
         true
