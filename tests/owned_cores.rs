@@ -5,8 +5,8 @@ mod common;
 
 use common::{Place, block_on, open_on_threads, options, payload, turn_until, turn_until_closed};
 use corelog::{
-    AppendError, CloseError, Core, CoreId, Durability, FrameNumber, OpenError, ReadError, Refused, Route,
-    ShardFailure, ShardId, Store, TailKind, Ticket, TicketId, Turn, WaitError,
+    AppendError, CloseError, Core, CoreId, Durability, FrameNumber, OpenError, Options, ReadError, Refused,
+    Route, ShardFailure, ShardId, Store, TailKind, Ticket, TicketId, Turn, WaitError,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -29,7 +29,11 @@ type Kept = Vec<(TicketId, Vec<u8>)>;
 const LONG: Duration = Duration::from_secs(20);
 
 fn open_by_hand(place: &Place, cores: u32) -> (Store, Vec<Core>) {
-    let mut opening = Store::open_owned(&[&place.path], &options(cores)).unwrap();
+    open_with(place, &options(cores))
+}
+
+fn open_with(place: &Place, options: &Options) -> (Store, Vec<Core>) {
+    let mut opening = Store::open_owned(&[&place.path], options).unwrap();
     let cores = opening.take_seats().into_iter().map(|seat| seat.start().unwrap()).collect();
     (opening.store().unwrap(), cores)
 }
@@ -454,9 +458,9 @@ fn a_close_waits_for_a_core_that_has_ended_and_not_reported_it() {
 
 #[test]
 fn a_durable_append_of_an_owned_core_is_one_call_of_the_kernel() {
-    // The write, its wait and the flush were four calls once: submit, wait, submit the sync, wait.
+    // The write, its wait and the flush were four calls once: submit, wait, submit the sync, wait. One that is watched is two.
     let place = Place::formatted(1);
-    let (store, mut cores) = open_by_hand(&place, 1);
+    let (store, mut cores) = open_with(&place, &options(1).sync_spin(Duration::ZERO));
     let core = &mut cores[0];
     if store.grants()[0].device.backend != "io_uring" {
         println!("skipped: no io_uring on this host");
