@@ -5,7 +5,9 @@
 mod common;
 
 use common::{Place, block_on, payload};
-use corelog::{AppendError, Backup, Cut, Options, OverTicket, Reservation, Route, ShardId, Store};
+use corelog::{
+    AppendError, Backup, Cut, Durability, Options, OverTicket, Reservation, Route, ShardId, Store,
+};
 use std::{
     future::Future,
     pin::Pin,
@@ -55,7 +57,11 @@ fn half_committed(store: &Store) -> (Commit<'_>, Reservation<'_>) {
     // What was prepared is durable, and nothing was decided.
     store.sync().unwrap();
     let held = store.reserve(route(1), 100).unwrap();
-    while store.try_append(route(1), &[0; 4000]).is_ok() {}
+    let fill = || while store.try_append(route(1), &[0; 4000]).is_ok() {};
+    fill();
+    // The core may not have given back yet what it said was durable. It has once it is through with something else.
+    store.append_to(route(0), b"a turn").unwrap().wait(Durability::Durable).unwrap();
+    fill();
     let since = Instant::now();
     let has_first = || store.scan(ShardId(0)).unwrap().any(|it| it.unwrap().payload.starts_with(BATCH));
     while !has_first() {
