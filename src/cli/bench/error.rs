@@ -44,6 +44,10 @@ pub enum BenchError {
     NoSpace { path: PathBuf, free: u64, needed: u64 },
     #[error("{}: {error}", path.display())]
     Host { path: PathBuf, error: io::Error },
+    #[error(
+        "the device is so fast that the store was full before the runs were over; give each more by --bytes, or less time by --seconds"
+    )]
+    TooFast,
     #[error("overwrite measures a store of its own; name it alone")]
     NotAlone,
     #[error("the overwrite workload needs records of {min} bytes at least; {bytes} were asked for")]
