@@ -197,6 +197,17 @@ impl Blobs {
         }
     }
 
+    /// Makes way and writes, again and again while the store is full.
+    fn write_once_there_is_room(&self, store: &Store, key: u64, length: usize) {
+        let mut tries = 0;
+        while let Err(error) = self.make_way(store).and_then(|()| self.write(store, key, length)) {
+            assert!(matches!(error, AppendError::StoreFull { .. }), "{error}");
+            tries += 1;
+            assert!(tries < 2000, "{error}: {:?}", store.stats().total);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
     fn check(&self, store: &Store) {
         let keys: Vec<u64> = self.state.lock().unwrap().at.keys().copied().collect();
         for key in keys {
@@ -299,17 +310,7 @@ fn overwrite_at_random(moves: bool) -> (usize, usize) {
         while bytes < 4 * EXTENTS * EXTENT {
             let key = random.below(lengths.len() as u64);
             let length = lengths[key as usize];
-            let mut tries = 0;
-            while let Err(error) = blobs.make_way(&store).and_then(|()| blobs.write(&store, key, length)) {
-                assert!(matches!(error, AppendError::StoreFull { .. }), "{error}");
-                tries += 1;
-                assert!(
-                    tries < 1000,
-                    "{error} in round {round}, after {bytes} bytes: {:?}",
-                    store.stats().total
-                );
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+            blobs.write_once_there_is_room(&store, key, length);
             bytes += length as u64;
         }
         blobs.check(&store);
@@ -390,18 +391,7 @@ fn large_records_that_are_wanted_are_moved_and_scans_give_each_once() {
             while bytes < 2 * EXTENTS * EXTENT {
                 let key = random.below(lengths.len() as u64);
                 let length = lengths[key as usize];
-                let mut tries = 0;
-                while let Err(error) = blobs.make_way(&store).and_then(|()| blobs.write(&store, key, length))
-                {
-                    assert!(matches!(error, AppendError::StoreFull { .. }), "{error}");
-                    tries += 1;
-                    assert!(
-                        tries < 2000,
-                        "{error} in round {round}, after {bytes} bytes: {:?}",
-                        store.stats().total
-                    );
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                }
+                blobs.write_once_there_is_room(&store, key, length);
                 bytes += length as u64;
             }
             drop(ends);
