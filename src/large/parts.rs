@@ -25,6 +25,9 @@ impl Store {
     ///
     /// Parts come back when nothing else is wanted of the extents that they lie in, so one by one: from here on a reader of
     /// the record may get [`ReadError::Reclaimed`] in the middle of it.
+    ///
+    /// [`ReadError::Reclaimed`] from here: cleaning was faster. It asked the owner of the records, heard that nobody wants this
+    /// one, and freed what held its list. There is nothing to mend: what is left of it is found when cleaning asks again.
     pub fn release_large(&self, address: Address) -> Result<(), LargeReadError> {
         if let Some(core) = self.driven_core() {
             return Err(LargeReadError::Read(ReadError::OnCoreThread { core }));
