@@ -215,7 +215,7 @@ impl FormatOptions {
         }
         if let Some(size) = self.size_bytes {
             let extents = STORE_BYTES_MAX.min(u64::from(EXTENTS_MAX) * self.extent_bytes);
-            in_range("size-bytes", size, SUPERBLOCK_AREA_BYTES + self.extent_bytes, extents)?;
+            in_range("size", size, SUPERBLOCK_AREA_BYTES + self.extent_bytes, extents)?;
         }
         Ok(geometry)
     }
