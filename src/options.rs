@@ -239,8 +239,9 @@ impl FormatOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// Cores to run; more than there are CPUs share them, and each beyond the store's shards gets a new shard. `None`:
-    /// one per CPU that this process may use, but not more than the store has shards.
+    /// Cores to run; more than there are CPUs share them, and each beyond the shards that take appends gets a new one as long
+    /// as there is room, which stays ([`crate::Store::added_shards`]). `None`: one per CPU that this process may use, but
+    /// not more than the store has shards.
     pub cores: Option<u32>,
     /// Pin each core's thread to its CPU (hosted cores only).
     pub pin: bool,
