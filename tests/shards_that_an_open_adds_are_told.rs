@@ -38,6 +38,10 @@ fn the_library_tells_how_many_and_why_not_more() {
         (Some(5), AddedShards { active: 3, ..AddedShards::default() }, 5, "good: 3"),
         (Some(5), AddedShards::default(), 5, "good: 0"),
         (Some(40), AddedShards { active: 9, cold: 0, fewer: fewer(26) }, 14, "good: 9; 26 more, for"),
+        // A shard that had an extent was taken to need no other, and each such open added a few more shards, until the store was
+        // one that cannot be formatted and no shard had an extent to go on to.
+        (Some(40), AddedShards { active: 0, cold: 0, fewer: fewer(26) }, 14, "good: 0; 26 more, for"),
+        (Some(15), AddedShards { active: 0, cold: 0, fewer: fewer(1) }, 14, "good: 0; 1 more, for"),
         (None, AddedShards::default(), 14, "good: 0"),
     ] {
         let store = Store::open(&path, &Options { cores, ..options() }).unwrap();

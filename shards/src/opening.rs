@@ -365,8 +365,7 @@ fn free_orphans<D: StoreDevices>(
     Ok(())
 }
 
-/// What each shard is from now on, and which of them are new. A store without room for a further shard keeps those that it has. What these need
-/// themselves comes first: a crash right after a superblock that added shards leaves shards that have no extent yet.
+/// What each shard is from now on, and which of them are new. A store without room for a further shard keeps those that it has.
 fn shard_states(
     superblock: &Superblock,
     report: &RecoveryReport,
@@ -374,22 +373,10 @@ fn shard_states(
     extents: &ExtentTable,
 ) -> (Vec<ShardState>, AddedShards) {
     let mut states: Vec<_> = superblock.shards.iter().map(|shard| shard.state).collect();
-    let present = states.len() as u32;
     let active = states.iter().filter(|state| **state == ShardState::Active).count() as u32;
     let asked = how.shards_min.saturating_sub(active);
-    let wanted = asked.min(SHARDS_MAX - present);
-    let needed = |shard: u32| {
-        let resume = resume(report, ShardId(shard as u16));
-        let has_room = resume.first_slot(extents.geometry(), how.buffer_bytes).is_some();
-        match (has_room, resume.extents.is_empty()) {
-            (true, _) => 0,
-            (false, true) => EXTENTS_PER_SHARD_MIN,
-            (false, false) => 1,
-        }
-    };
-    let spoken_for: u64 = (0..present).map(needed).sum();
-    let affordable = extents.free_count().saturating_sub(spoken_for) / EXTENTS_PER_SHARD_MIN;
-    let affordable = u32::try_from(affordable).unwrap_or(u32::MAX);
+    let wanted = asked.min(SHARDS_MAX - states.len() as u32);
+    let affordable = affordable_shards(&states, report, how, extents);
     let new = affordable.min(wanted);
     states.extend(vec![ShardState::Active; new as usize]);
     let fewer = fewer_shards(asked, wanted, new);
@@ -403,6 +390,30 @@ fn shard_states(
     let added = AddedShards { active: new, cold: cold.len() as u32, fewer };
     states.extend(cold);
     (states, added)
+}
+
+/// Further shards that the store has room for. What those that it has need themselves comes first: a crash right after a superblock that added
+/// shards leaves shards that have no extent yet, and those that have one go on to another. A retired shard keeps one.
+fn affordable_shards(
+    states: &[ShardState],
+    report: &RecoveryReport,
+    how: &HowToOpen,
+    extents: &ExtentTable,
+) -> u32 {
+    let needed = |shard: usize| {
+        let resume = resume(report, ShardId(shard as u16));
+        let has_room = resume.first_slot(extents.geometry(), how.buffer_bytes).is_some();
+        match (has_room, resume.extents.is_empty()) {
+            (true, _) => 0,
+            (false, true) => EXTENTS_PER_SHARD_MIN,
+            (false, false) => 1,
+        }
+    };
+    let spoken_for: u64 = (0..states.len()).map(needed).sum();
+    let kept = |state: &ShardState| if *state == ShardState::Retired { 1 } else { EXTENTS_PER_SHARD_MIN };
+    let beside = u64::from(extents.len()).saturating_sub(states.iter().map(kept).sum());
+    let affordable = extents.free_count().saturating_sub(spoken_for).min(beside) / EXTENTS_PER_SHARD_MIN;
+    u32::try_from(affordable).unwrap_or(u32::MAX)
 }
 
 /// Why `new` shards are not as many as were asked for; of these, a store may have `wanted`.

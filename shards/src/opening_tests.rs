@@ -6,6 +6,7 @@ use crate::{
     geometry::Geometry,
     ids::{ExtentIndex, StoreId},
     limits::{BUFFER_BYTES_MIN, EXTENT_BYTES_MIN, SUPERBLOCK_AREA_BYTES},
+    recovery::RecoveredExtent,
 };
 use std::{collections::HashSet, sync::Mutex};
 
@@ -135,6 +136,39 @@ fn a_retired_shard_is_none_that_a_core_was_asked_for() {
     superblock.shards[1].state = ShardState::Retired;
     let prepared = prepare(&devices, superblock, how(3)).unwrap();
     assert_eq!(prepared.added, AddedShards { active: 1, cold: 0, fewer: None });
+}
+
+#[test]
+fn every_shard_keeps_two_extents_and_a_retired_one_keeps_one() {
+    // A shard that had an extent was taken to need no other, and opens that asked for more cores each added a few shards more.
+    let states = [ShardState::Active, ShardState::Retired];
+    let geometry = Geometry::new(4096, EXTENT_BYTES_MIN).unwrap();
+    for (states, extents, owned, expected) in [
+        (&states[..1], 3, 1, 0),
+        (&states[..1], 4, 1, 1),
+        (&states[..1], 6, 1, 2),
+        (&states[..1], 6, 3, 1),
+        (&states[..], 4, 1, 0),
+        (&states[..], 5, 1, 1),
+    ] {
+        let (devices, superblock) = crashed(states.len(), extents);
+        let Prepared { mut report, layout, .. } = prepare(&devices, superblock, how(0)).unwrap();
+        for shard in &mut report.shards {
+            shard.extents = (0..owned)
+                .map(|ordinal| RecoveredExtent {
+                    index: report.free_extents.pop().unwrap().index,
+                    generation: Generation(1),
+                    ordinal: ExtentOrdinal(ordinal),
+                })
+                .collect();
+            // It stopped in the first, which has room to go on.
+            shard.used_extents = 1;
+            shard.next_slot = Some(geometry.first_frame_slot(shard.extents[0].index));
+        }
+        let table = extent_table(&layout, &report);
+        let affordable = affordable_shards(states, &report, &how(9), &table);
+        assert_eq!(affordable, expected, "{states:?}, {owned} of {extents} extents each");
+    }
 }
 
 #[test]
