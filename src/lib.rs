@@ -48,6 +48,7 @@ pub use corelog_shards::{
     growth::GrowthRefusal,
     ids::{CoreId, DeviceIndex, FrameNumber, ShardId, SlotIndex, StoreId, Term},
     limits,
+    opening::{AddedShards, FewerShards},
     reads::ReadError,
     recovery::{RecoveredShard, RecoveryError, RecoveryReport, TailKind},
     scan::{Damage, Fault, Position, ScanPlace},

@@ -215,7 +215,7 @@ impl FormatOptions {
         }
         if let Some(size) = self.size_bytes {
             let extents = STORE_BYTES_MAX.min(u64::from(EXTENTS_MAX) * self.extent_bytes);
-            in_range("size-bytes", size, SUPERBLOCK_AREA_BYTES + self.extent_bytes, extents)?;
+            in_range("size", size, SUPERBLOCK_AREA_BYTES + self.extent_bytes, extents)?;
         }
         Ok(geometry)
     }
@@ -239,8 +239,9 @@ impl FormatOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// Cores to run; more than there are CPUs share them, and each beyond the store's shards gets a new shard. `None`:
-    /// one per CPU that this process may use, but not more than the store has shards.
+    /// Cores to run; more than there are CPUs share them, and each beyond the shards that take appends gets a new one as long
+    /// as there is room, which stays ([`crate::Store::added_shards`]). `None`: one per CPU that this process may use, but
+    /// not more than the store has shards.
     pub cores: Option<u32>,
     /// Pin each core's thread to its CPU (hosted cores only).
     pub pin: bool,

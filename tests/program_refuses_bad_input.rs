@@ -234,7 +234,8 @@ impl program::Ran {
 fn options_out_of_bounds_are_named_with_their_bounds() {
     let folder = folder();
     let new = folder.path().join("new");
-    run(&new, "format @ --size 1MiB").refused(USAGE, &["size-bytes is 1048576", "it goes from"]);
+    // It was called size-bytes, which no flag is.
+    run(&new, "format @ --size 1MiB").refused(USAGE, &["corelog: size is 1048576; it goes from"]);
     run(&new, "format @ --size 32MiB --slot 5000").refused(USAGE, &["slot size 5000", "power of two"]);
     run(&new, "format @ --size 32MiB --slot 1MiB").refused(USAGE, &["1048576", "65536"]);
     run(&new, "format @ --size 32MiB --shards 2000").refused(USAGE, &["shards is 2000", "1024"]);

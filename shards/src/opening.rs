@@ -3,7 +3,10 @@
 //! Which devices there are, and how they are locked, is the caller's. The order of steps is what RECOVERY.md owes to
 //! the next recovery; it runs over [`StoreDevices`], so that the simulator crashes between any two of them.
 
+mod added;
 mod batches;
+
+pub use added::{AddedShards, FewerShards};
 
 use crate::{
     extents::{ExtentEntry, ExtentTable, ExtentUse},
@@ -46,7 +49,7 @@ pub trait StoreDevices: Sync {
 /// How to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HowToOpen {
-    /// Shards to have at least, as far as there is room; those that the store has stay.
+    /// Shards that take appends to have at least, as far as there is room; those that the store has stay.
     pub shards_min: u32,
     /// A cold shard for each shard that has none, if it takes appends and the store has so many extents for each.
     pub cold_from: Option<u32>,
@@ -77,6 +80,8 @@ pub struct Prepared {
     pub resumes: Vec<ShardResume>,
     /// What recovery found.
     pub report: RecoveryReport,
+    /// The last of the shards, which the store did not have before.
+    pub added: AddedShards,
     /// Batches over several shards.
     pub over: Arc<OverTable>,
 }
@@ -132,7 +137,7 @@ pub fn prepare<D: StoreDevices>(
     }
     let layout = Arc::new(layout_of(&superblock));
     let extents = Arc::new(extent_table(&layout, &report));
-    let states = shard_states(&superblock, &report, &how, &extents);
+    let (states, added) = shard_states(&superblock, &report, &how, &extents);
     let shards = states.len() as u32;
     extents.set_reserve(reserve_of(&states, extents.len()));
     let resumes = (0..shards)
@@ -145,7 +150,7 @@ pub fn prepare<D: StoreDevices>(
     let left = resumes.iter().flat_map(|it| it.space.unresolved.iter().map(|left| (it.shard, left)));
     let noted = report.shards.iter().map(|shard| shard.space.over.len()).max().unwrap_or_default();
     let over = Arc::new(OverTable::new(superblock.term, left, noted));
-    Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report, over })
+    Ok(Prepared { superblock, layout, extents, sync_failures: Arc::default(), resumes, report, added, over })
 }
 
 fn indices(superblock: &Superblock) -> impl Iterator<Item = DeviceIndex> + use<> {
@@ -360,19 +365,42 @@ fn free_orphans<D: StoreDevices>(
     Ok(())
 }
 
-/// What each shard is from now on. A store without room for a further shard keeps those that it has. What these need themselves comes first: a crash
-/// right after a superblock that added shards leaves shards that have no extent yet.
+/// What each shard is from now on, and which of them are new. A store without room for a further shard keeps those that it has.
 fn shard_states(
     superblock: &Superblock,
     report: &RecoveryReport,
     how: &HowToOpen,
     extents: &ExtentTable,
-) -> Vec<ShardState> {
+) -> (Vec<ShardState>, AddedShards) {
     let mut states: Vec<_> = superblock.shards.iter().map(|shard| shard.state).collect();
-    let present = states.len() as u32;
     let active = states.iter().filter(|state| **state == ShardState::Active).count() as u32;
-    let wanted = how.shards_min.saturating_sub(active).min(SHARDS_MAX - present);
-    let needed = |shard: u32| {
+    let asked = how.shards_min.saturating_sub(active);
+    let wanted = asked.min(SHARDS_MAX - states.len() as u32);
+    let affordable = affordable_shards(&states, report, how, extents);
+    let new = affordable.min(wanted);
+    states.extend(vec![ShardState::Active; new as usize]);
+    let fewer = fewer_shards(asked, wanted, new);
+    let cold = cold_shards(&states, how, extents.len());
+    let left = u64::from(affordable - new);
+    // All of them or none, so that what is appended to one shard costs what it costs in another; and not with the last
+    // that cleaning could begin with.
+    let with_cold: Vec<_> = states.iter().copied().chain(cold.iter().copied()).collect();
+    let kept = reserve_of(&with_cold, extents.len()).div_ceil(EXTENTS_PER_SHARD_MIN);
+    let cold = if cold.len() as u64 + kept <= left { cold } else { Vec::new() };
+    let added = AddedShards { active: new, cold: cold.len() as u32, fewer };
+    states.extend(cold);
+    (states, added)
+}
+
+/// Further shards that the store has room for. What those that it has need themselves comes first: a crash right after a superblock that added
+/// shards leaves shards that have no extent yet, and those that have one go on to another. A retired shard keeps one.
+fn affordable_shards(
+    states: &[ShardState],
+    report: &RecoveryReport,
+    how: &HowToOpen,
+    extents: &ExtentTable,
+) -> u32 {
+    let needed = |shard: usize| {
         let resume = resume(report, ShardId(shard as u16));
         let has_room = resume.first_slot(extents.geometry(), how.buffer_bytes).is_some();
         match (has_room, resume.extents.is_empty()) {
@@ -381,17 +409,21 @@ fn shard_states(
             (false, false) => 1,
         }
     };
-    let spoken_for: u64 = (0..present).map(needed).sum();
-    let affordable = extents.free_count().saturating_sub(spoken_for) / EXTENTS_PER_SHARD_MIN;
-    let affordable = usize::try_from(affordable).unwrap_or(usize::MAX);
-    states.extend(vec![ShardState::Active; affordable.min(wanted as usize)]);
-    let cold = cold_shards(&states, how, extents.len());
-    let left = affordable.saturating_sub(states.len() - present as usize);
-    // All of them or none, so that what is appended to one shard costs what it costs in another; and not with the last
-    // that cleaning could begin with.
-    let with_cold: Vec<_> = states.iter().copied().chain(cold.iter().copied()).collect();
-    let kept = reserve_of(&with_cold, extents.len()).div_ceil(EXTENTS_PER_SHARD_MIN);
-    if cold.len() + kept as usize <= left { with_cold } else { states }
+    let spoken_for: u64 = (0..states.len()).map(needed).sum();
+    let kept = |state: &ShardState| if *state == ShardState::Retired { 1 } else { EXTENTS_PER_SHARD_MIN };
+    let beside = u64::from(extents.len()).saturating_sub(states.iter().map(kept).sum());
+    let affordable = extents.free_count().saturating_sub(spoken_for).min(beside) / EXTENTS_PER_SHARD_MIN;
+    u32::try_from(affordable).unwrap_or(u32::MAX)
+}
+
+/// Why `new` shards are not as many as were asked for; of these, a store may have `wanted`.
+fn fewer_shards(asked: u32, wanted: u32, new: u32) -> Option<FewerShards> {
+    let lacking = asked - new;
+    match (lacking, new < wanted) {
+        (0, _) => None,
+        (_, true) => Some(FewerShards::NoRoom { lacking }),
+        (_, false) => Some(FewerShards::TooMany { lacking }),
+    }
 }
 
 /// Those that are to be made.

@@ -49,6 +49,8 @@ struct Report {
     records_per_second: f64,
     bytes_per_second: f64,
     shards: Vec<ShardReport>,
+    /// Shards that the store did not have before, and has from now on.
+    shards_added: u32,
     /// What the devices say of themselves that weakens the store's promises, or its speed.
     warnings: Vec<String>,
     /// What the host did not grant to the engine, and what to do about it.
@@ -79,8 +81,10 @@ enum Stopped {
 pub fn run(args: &Append) -> Result<(), Failure> {
     let options = setup::options(&args.run)?;
     let total = input_bytes(&args.files)?;
+    let paths = args.run.device.paths(&args.store);
+    setup::check_cores(&paths, &options)?;
     let acks = args.acks.as_deref().map(create).transpose()?;
-    let store = Store::open_all(&args.run.device.paths(&args.store), &options)?;
+    let store = Store::open_all(&paths, &options)?;
     let warnings = setup::announce(&store);
 
     let start = Instant::now();
@@ -90,7 +94,12 @@ pub fn run(args: &Append) -> Result<(), Failure> {
     let not_granted = setup::not_granted(&store);
     let failure = failure.or(store.close().err().map(Failure::from));
 
-    let report = Report { warnings, ..report(args, &acknowledged, elapsed, not_granted, failure.as_ref()) };
+    let shards_added = store.added_shards().total();
+    let report = Report {
+        shards_added,
+        warnings,
+        ..report(args, &acknowledged, elapsed, not_granted, failure.as_ref())
+    };
     let printed = print(args, &report);
     match failure {
         Some(failure) => Err(failure),
@@ -310,6 +319,7 @@ fn report(
         shards: parts
             .map(|(shard, part)| ShardReport { shard, records: part.records, bytes: part.bytes })
             .collect(),
+        shards_added: 0,
         warnings: Vec::new(),
         not_granted,
         error: failure.and_then(|failure| failure.message.clone()),

@@ -467,7 +467,8 @@ impl YardstickRow {
 /// How a store is run, for the commands that run its cores.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RunOptions {
-    /// Cores to run the shards on; default: one for each CPU that this process may use.
+    /// Cores to run the shards on; default: one for each CPU that this process may use, and no more than shards. Each beyond
+    /// the shards adds one to the store for good; that takes a CPU for each core.
     #[arg(long, value_name = "N")]
     pub cores: Option<NonZeroU32>,
     /// Options from a TOML profile; what the command line says comes before it.

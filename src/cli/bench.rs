@@ -30,14 +30,13 @@ use corelog::{
     Backend, Durability, Options,
     limits::{BUFFER_BYTES_DEFAULT, record_bytes_max},
 };
-use corelog_tuning::topology::Topology;
 use error::BenchError;
 use figures::{Limits, WorkloadReport};
 use ground::Ground;
 use payload::Kept;
 use report::{ReopenReport, Report};
 use session::{LaneOptions, Session};
-use std::{fs::File, path::Path, sync::Arc, time::Instant};
+use std::{fs::File, sync::Arc, time::Instant};
 use work::Work;
 
 /// Part of the store that one append workload may fill, in tenths; durable appends get the rest.
@@ -94,12 +93,7 @@ fn options(args: &Bench) -> Result<Options, Failure> {
 
 /// One core for each CPU, unless told otherwise.
 fn cores(options: &Options) -> u32 {
-    let usable = || {
-        let planned = Topology::read(Path::new("/sys")).map(|topology| topology.plan(None).places.len());
-        let planned = planned.or_else(|_| std::thread::available_parallelism().map(usize::from)).unwrap_or(1);
-        u32::try_from(planned).unwrap_or(1)
-    };
-    options.cores.unwrap_or_else(usable)
+    options.cores.unwrap_or_else(setup::cpus)
 }
 
 fn measure(args: &Bench, options: &Options) -> Result<Report, BenchError> {

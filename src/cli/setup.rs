@@ -5,7 +5,11 @@ use super::{
     exit::Exit,
     failure::{Failure, say},
 };
-use corelog::{Backend, Durability, Options, RecoveryReport, Store, SyncMethod};
+use corelog::{
+    Backend, Durability, Inspection, Options, RecoveryReport, Store, SyncMethod, limits::CORES_MAX,
+};
+use corelog_shards::format::superblock::ShardState;
+use corelog_tuning::topology::Topology;
 use std::path::Path;
 
 /// The options for a command that runs the store's cores. Their bounds are checked where the store is opened.
@@ -22,6 +26,33 @@ pub fn options(run: &RunOptions) -> Result<Options, Failure> {
     }
     apply(&mut options, &run.device);
     Ok(options)
+}
+
+/// Refuses cores that would each take a new shard and find no CPU of their own: the shards would stay when the mistake is
+/// long forgotten. Cores that share the CPUs but have shards are slow at worst, as where a host has become smaller.
+pub fn check_cores(paths: &[&Path], options: &Options) -> Result<(), Failure> {
+    let cpus = cpus();
+    let is_doubtful = |cores: &u32| *cores > cpus && *cores <= CORES_MAX;
+    let Some(cores) = options.cores.filter(is_doubtful) else { return Ok(()) };
+    let store = Inspection::open(paths, options)?;
+    let shards = store.superblock().shards.iter().filter(|shard| shard.state == ShardState::Active).count();
+    let most = cpus.max(u32::try_from(shards).unwrap_or(u32::MAX));
+    if cores <= most {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        format!(
+            "cores is {cores}, more than the CPUs that this process may run on ({cpus}) and than the shards of the store ({shards}); ask for {most} at most, or leave it out: each core beyond the shards would add one to the store for good"
+        ),
+    ))
+}
+
+/// CPUs that this process may run on.
+pub fn cpus() -> u32 {
+    let planned = Topology::read(Path::new("/sys")).map(|topology| topology.cpus().len());
+    let planned = planned.or_else(|_| std::thread::available_parallelism().map(usize::from)).unwrap_or(1);
+    u32::try_from(planned).unwrap_or(1)
 }
 
 /// The options for a command that only looks. A store whose file system buffers can be looked at, with a note.
@@ -48,10 +79,14 @@ fn profile(path: &Path) -> Result<Options, Failure> {
     })
 }
 
-/// Says on standard error what opening had to cut off, and what the devices say of themselves that weakens the store's
-/// promises. Gives the latter, for a report.
+/// Says on standard error what opening had to cut off, which shards it added, and what the devices say of themselves that
+/// weakens the store's promises. Gives the latter, for a report.
 pub fn announce(store: &Store) -> Vec<String> {
     notes(store.recovery()).iter().for_each(|note| say(note));
+    let added = store.added_shards();
+    if !added.is_nothing() {
+        say(&format!("note: {added}"));
+    }
     let warnings: Vec<String> = store.warnings().iter().map(ToString::to_string).collect();
     warnings.iter().for_each(|warning| say(&format!("note: {warning}")));
     warnings

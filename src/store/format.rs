@@ -123,7 +123,7 @@ fn lay_out(
         let most = (STORE_BYTES_MAX / extent_bytes).min(u64::from(EXTENTS_MAX)) - u64::from(first_extent);
         if count == 0 || count > most {
             let (min, max) = (SUPERBLOCK_AREA_BYTES + extent_bytes, most * extent_bytes);
-            return Err(OptionError::Range { name: "size-bytes", value: device.bytes(), min, max }.into());
+            return Err(OptionError::Range { name: "size", value: device.bytes(), min, max }.into());
         }
         let extent_count = count as u32;
         entries.push(DeviceEntry { uuid: random()?, bytes: SUPERBLOCK_AREA_BYTES + count * extent_bytes });

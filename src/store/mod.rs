@@ -47,6 +47,7 @@ use corelog_shards::{
     failure::ShardFailure,
     ids::{CoreId, FrameNumber, ShardId, StoreId, Term},
     limits::CORES_MAX,
+    opening::AddedShards,
     recovery::RecoveryReport,
     requests::Requests,
     shard::Shard,
@@ -166,6 +167,13 @@ impl Store {
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.assembly.opened.report
+    }
+
+    /// The shards that this open added to the store, and why not more where cores were asked for that have none. They stay:
+    /// the store has them in every later open, and keys are routed to them, too.
+    #[must_use]
+    pub fn added_shards(&self) -> AddedShards {
+        self.inner.assembly.opened.added
     }
 
     /// What the host granted to each core.

@@ -3,6 +3,7 @@
 use super::{
     near,
     superblocks::{self, Found, unix_ns},
+    warnings,
 };
 use crate::{
     error::OpenError,
@@ -24,7 +25,7 @@ use corelog_shards::{
     memory::RegionSlice,
     nearness::Nearness,
     open::ShardResume,
-    opening::{HowToOpen, PrepareError, Prepared, Source, StoreDevices, prepare},
+    opening::{AddedShards, HowToOpen, PrepareError, Prepared, Source, StoreDevices, prepare},
     over::OverTable,
     recovery::{RecoveryOptions, RecoveryReport, SourceError, recover_store},
 };
@@ -48,6 +49,8 @@ pub(crate) struct Opened {
     /// Where each shard goes on, by shard id.
     pub resumes: Vec<ShardResume>,
     pub report: RecoveryReport,
+    /// Shards that the store did not have before.
+    pub added: AddedShards,
     /// Batches over several shards.
     pub over: Arc<OverTable>,
     /// Which devices the cores are near to.
@@ -94,7 +97,8 @@ pub(crate) fn open<P: AsRef<Path>>(
     };
     let near = how.near.clone();
     let prepared = prepare(&DeviceFiles(&devices), superblock, how)?;
-    let Prepared { superblock, layout, extents, sync_failures, resumes, mut report, over } = prepared;
+    let Prepared { superblock, layout, extents, sync_failures, resumes, mut report, added, over } = prepared;
+    warnings::note_added(&added);
     report.bad_superblock_copies = bad_copies;
     report.seconds = start.elapsed().as_secs_f64();
     let seed = StoreSeed::new(superblock.store);
@@ -108,6 +112,7 @@ pub(crate) fn open<P: AsRef<Path>>(
         seed,
         resumes,
         report,
+        added,
         over,
         near,
         cleaning,

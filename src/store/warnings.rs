@@ -1,6 +1,6 @@
-//! What the devices of a store say of themselves that its user should hear.
+//! What the user of a store should hear about it: what its devices say of themselves, and what an open added to it.
 
-use corelog_shards::device::file::DeviceFile;
+use corelog_shards::{device::file::DeviceFile, opening::AddedShards};
 use corelog_tuning::probe::{DeviceProbe, Warning};
 use std::{
     path::{Path, PathBuf},
@@ -52,4 +52,13 @@ pub(super) fn of(devices: &[Arc<DeviceFile>]) -> Vec<DeviceWarning> {
         tracing::warn!(%warning, "device");
     }
     warnings
+}
+
+/// Shards stay, and change where keys are routed: whoever opened the store should not find that out by counting.
+pub(super) fn note_added(added: &AddedShards) {
+    match added.fewer {
+        Some(_) => tracing::warn!("{added}"),
+        None if added.is_nothing() => {}
+        None => tracing::info!("{added}"),
+    }
 }

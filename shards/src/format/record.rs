@@ -83,6 +83,13 @@ impl RecordKind {
         matches!(self, Self::DATA | Self::MOVED | Self::BATCH_DATA)
     }
 
+    /// True for a copy that cleaning made, and that counts as the group says that it is in: a caller's bytes, or with this
+    /// flag the list of a large record. The copied parts that such a list leads to count by the list.
+    #[must_use]
+    pub const fn is_copy(self, flags: RecordFlags) -> bool {
+        matches!((self, flags), (Self::MOVED, _) | (Self::LARGE_MANIFEST, RecordFlags::MOVED))
+    }
+
     /// False for a kind that a later version brought.
     #[must_use]
     pub const fn is_known(self) -> bool {
@@ -233,11 +240,10 @@ impl RecordHeader {
         record_bytes(self.length as u64)
     }
 
-    /// True for a copy that cleaning made, and that counts as the group says that it is in.
+    /// As [`RecordKind::is_copy`], with the flags that stand here.
     #[must_use]
-    pub fn is_copy(self) -> bool {
-        let is_list = self.kind == RecordKind::LARGE_MANIFEST && self.flags == RecordFlags::MOVED;
-        is_list || self.kind == RecordKind::MOVED
+    pub const fn is_copy(self) -> bool {
+        self.kind.is_copy(self.flags)
     }
 
     /// True for the list of a batch that counts by it, and of a large record, whether or not it counts yet.

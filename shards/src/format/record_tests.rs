@@ -116,6 +116,25 @@ fn a_hole_or_an_overrun_in_a_body_is_malformed() {
 /// Cleaning thought that extents of many small records needed room for copies of the checkpoints between them, and left
 /// them alone until the store was full.
 #[test]
+fn what_is_a_copy_is_told_by_kind_and_flags_and_by_nothing_else() {
+    // A scan once made up a header without a length to ask this of a record that it had taken apart.
+    let flags = |bits| RecordFlags::from_bits(bits).unwrap();
+    for (kind, bits) in (1..32).flat_map(|code| (0..8).map(move |bits| (code, bits))) {
+        let expected = match (RecordKind::from_code(kind).unwrap(), flags(bits)) {
+            // Later versions may give flags to it; it stays a copy.
+            (RecordKind::MOVED, _) => true,
+            (RecordKind::LARGE_MANIFEST, flags) => flags == RecordFlags::MOVED,
+            _ => false,
+        };
+        assert_eq!(RecordKind::from_code(kind).unwrap().is_copy(flags(bits)), expected, "{kind}, {bits}");
+        for payload in [&b""[..], b"some bytes"] {
+            let bytes = sealed(payload, RecordKind::from_code(kind).unwrap(), bits, seed());
+            assert_eq!(RecordHeader::peek(&bytes).unwrap().is_copy(), expected, "{kind}, {bits}");
+        }
+    }
+}
+
+#[test]
 fn the_longest_is_one_that_cleaning_would_copy() {
     let mut body = body_of(&[vec![1; 24], vec![2; 20]]);
     assert_eq!(summarise_body(&body).unwrap().contents.longest, 24);

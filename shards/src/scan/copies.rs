@@ -15,7 +15,7 @@ use crate::{
         control::LogPlace,
         manifest::Manifest,
         moved::{MovedRecord, Origin},
-        record::{RecordFlags, RecordHeader, RecordKind},
+        record::{RecordFlags, RecordKind},
     },
     geometry::Geometry,
     ids::{ExtentIndex, ExtentOrdinal},
@@ -125,7 +125,7 @@ impl Seen {
             extents.is_gone(&origin) && !(is_own && self.has(&origin, &moved, frame.ordinal))
         };
         let ScanRecord { kind, flags, .. } = record;
-        if !(RecordHeader { length: 0, kind, flags }).is_copy() || !frame.moved_from().is_some_and(counts) {
+        if !kind.is_copy(flags) || !frame.moved_from().is_some_and(counts) {
             return record;
         }
         let kind = if kind == RecordKind::MOVED { RecordKind::DATA } else { kind };
