@@ -1,9 +1,6 @@
 //! Tickets: where an appended record is, and waiting until it is safe.
 
-use crate::{
-    error::WaitError,
-    store::{Store, block::Sleeper},
-};
+use crate::{error::WaitError, store::Store};
 pub use corelog_shards::waiting::Reached;
 use corelog_shards::{
     address::Address,
@@ -104,8 +101,7 @@ impl<'store> Ticket<'store> {
             self.shard.request(self.placed.frame, durability);
             return Err(WaitError::OnCoreThread { shard });
         }
-        let mut reached = self.reached(durability);
-        match Sleeper::wait(&mut reached, limit) {
+        match self.shard.wait_for(self.placed.frame, durability, limit) {
             Some(result) => result.map_err(WaitError::Failed),
             None => {
                 let waited = limit.unwrap_or_default();

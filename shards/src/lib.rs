@@ -17,6 +17,7 @@ pub mod extents;
 pub mod failure;
 mod fork;
 pub mod format;
+mod futex;
 pub mod geometry;
 pub mod growth;
 pub mod ids;
@@ -44,6 +45,7 @@ pub mod shard;
 pub mod shard_owner;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sleepers;
 mod sync;
 mod token;
 #[cfg(test)]

@@ -50,6 +50,8 @@ mutants! {
     RingWithoutFence,
     /// A waiter registers without looking at the watermark again.
     WaiterWithoutSecondLook,
+    /// Who moves a watermark looks for threads that sleep before it counts the change.
+    SleepersCountedEarly,
     /// Claiming an extent reads and then writes instead of one atomic step.
     ClaimNotAtomic,
     /// A frame is acknowledged as written when it was submitted.
@@ -198,6 +200,7 @@ impl Mutant {
         match self {
             Self::CommitRelaxed
             | Self::BriefLockRelaxed
+            | Self::SleepersCountedEarly
             | Self::RingWithoutFence
             | Self::ClaimNotAtomic
             | Self::FreeBeforeDone

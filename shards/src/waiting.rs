@@ -4,6 +4,7 @@
 //! [`crate::watermark`]).
 
 use crate::{
+    device::clock::monotonic_now,
     failure::ShardFailure,
     ids::FrameNumber,
     shard::Shard,
@@ -13,6 +14,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 /// Resolves when a frame has reached a durability, or its shard has failed. Never allocates in the steady state.
@@ -31,6 +33,30 @@ impl<'store> Reached<'store> {
     /// Waits for `frame` of `shard`.
     pub const fn of(shard: &'store Shard, frame: FrameNumber, durability: Durability) -> Self {
         Self { shard, frame, durability, registered: None, has_asked: false }
+    }
+}
+
+impl Shard {
+    /// Blocks until `frame` is as safe as asked, the shard has failed, or `limit` is over (`None`). As [`Reached`], for a thread that has
+    /// nothing else to do; it is woken together with all others.
+    pub fn wait_for(
+        &self,
+        frame: FrameNumber,
+        durability: Durability,
+        limit: Option<Duration>,
+    ) -> Option<Result<(), ShardFailure>> {
+        let Some(mark) = self.mark(durability) else { return Some(Ok(())) };
+        let until = limit.map(|limit| monotonic_now().after(limit));
+        let (mut has_asked, mut failure) = (false, None);
+        let has_failed = || {
+            if !has_asked {
+                self.request(frame, durability);
+                has_asked = true;
+            }
+            failure = self.failure();
+            failure.is_some()
+        };
+        if mark.wait(frame, until, has_failed) { Some(Ok(())) } else { failure.map(Err) }
     }
 }
 

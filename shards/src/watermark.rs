@@ -2,11 +2,13 @@
 //!
 //! All are counted in frames and mean "every frame below this number". The owner alone moves them, over contiguous
 //! runs only. A waiter that registers looks at the mark again under the list's lock, and the owner publishes before
-//! it takes that lock, so no wake-up is lost.
+//! it takes that lock, so no wake-up is lost. Threads that block are in [`crate::sleepers`].
 
 use crate::{
+    device::{Instant, clock::monotonic_now},
     ids::FrameNumber,
     mutant::{self, Mutant},
+    sleepers::Sleepers,
     sync::{AtomicU64, Mutex, Ordering},
 };
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,7 @@ pub struct Mark {
     /// Frames below this number are waited for. Raised by waiters, read by the owner.
     wanted: AtomicU64,
     waiters: Mutex<WaitList>,
+    sleepers: Sleepers,
 }
 
 impl Mark {
@@ -63,6 +66,7 @@ impl Mark {
             reached: AtomicU64::new(reached.0),
             wanted: AtomicU64::new(reached.0),
             waiters: Mutex::new(WaitList::default()),
+            sleepers: Sleepers::new(),
         }
     }
 
@@ -106,16 +110,37 @@ impl Mark {
         false
     }
 
+    /// Blocks until `frame` has arrived (true), or `is_over` says so, or `until`. `is_over` is asked before each sleep; whoever makes
+    /// it true calls [`Mark::wake_all`] then.
+    pub(crate) fn wait(
+        &self,
+        frame: FrameNumber,
+        until: Option<Instant>,
+        mut is_over: impl FnMut() -> bool,
+    ) -> bool {
+        loop {
+            let seen = self.sleepers.changes();
+            if self.has(frame) {
+                return true;
+            }
+            if is_over() || until.is_some_and(|until| monotonic_now() >= until) {
+                return self.has(frame);
+            }
+            self.sleepers.sleep(seen, frame, until);
+        }
+    }
+
     /// Owner: moves the mark and wakes whom it concerns; so many.
     pub(crate) fn publish(&self, reached: FrameNumber, woken: &mut Vec<Waker>) -> usize {
-        debug_assert!(reached >= self.reached(), "a watermark moved back");
+        let before = self.reached();
+        debug_assert!(reached >= before, "a watermark moved back");
         // Release pairs with the acquire of `reached`; before the lock, see the head of this file.
         self.reached.store(reached.0, Ordering::Release);
         lock(&self.waiters).take_below(reached, woken);
         let count = woken.len();
         // Outside the lock: a waker may run anything.
         woken.drain(..).for_each(Waker::wake);
-        count
+        count + self.sleepers.wake(before, reached)
     }
 
     /// Owner: wakes everyone, because nothing will arrive any more.
@@ -123,6 +148,7 @@ impl Mark {
         let mut woken = Vec::new();
         lock(&self.waiters).take_below(FrameNumber(u64::MAX), &mut woken);
         woken.into_iter().for_each(Waker::wake);
+        self.sleepers.wake_all();
     }
 }
 

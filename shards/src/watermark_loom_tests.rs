@@ -53,6 +53,46 @@ fn loom_publish_against_register() {
     breaks(Mutant::WaiterWithoutSecondLook, "never woken", publish_against_register);
 }
 
+/// Would have found a thread that sleeps for ever: whoever moved the mark saw nobody asleep yet, and it did not see the mark move.
+fn publish_against_sleep() {
+    let mark = Arc::new(Mark::new(FrameNumber(0)));
+    let owner = {
+        let mark = Arc::clone(&mark);
+        thread::spawn(move || mark.publish(FrameNumber(1), &mut Vec::new()))
+    };
+    started();
+    assert!(mark.wait(FrameNumber(0), None, || false), "back before it had arrived");
+    owner.join().unwrap();
+}
+
+#[test]
+fn loom_publish_against_sleep() {
+    holds(publish_against_sleep);
+    breaks(Mutant::SleepersCountedEarly, "deadlock", publish_against_sleep);
+}
+
+/// The same where nothing will arrive any more.
+fn end_against_sleep() {
+    let mark = Arc::new(Mark::new(FrameNumber(0)));
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let owner = {
+        let (mark, has_failed) = (Arc::clone(&mark), Arc::clone(&has_failed));
+        thread::spawn(move || {
+            has_failed.store(true, Ordering::Release);
+            mark.wake_all();
+        })
+    };
+    started();
+    assert!(!mark.wait(FrameNumber(0), None, || has_failed.load(Ordering::Acquire)), "it never arrives");
+    owner.join().unwrap();
+}
+
+#[test]
+fn loom_end_against_sleep() {
+    holds(end_against_sleep);
+    breaks(Mutant::SleepersCountedEarly, "deadlock", end_against_sleep);
+}
+
 /// Would have found an append that waits for room for ever, because the room was made between its try and its
 /// registration.
 fn room_against_register() {

@@ -40,7 +40,6 @@ use crate::{
     router::Route,
     ticket::{Reached, Ticket, TicketId},
 };
-use block::Sleeper;
 use corelog_shards::{
     cleaning::Cleaning,
     directory::Directory,
@@ -318,7 +317,7 @@ impl Store {
             return Err(WaitError::OnCoreThread { shard: id });
         }
         let waited = self.stall();
-        match Sleeper::wait(&mut Reached::of(shard, frame, durability), waited) {
+        match shard.wait_for(frame, durability, waited) {
             Some(result) => result.map_err(WaitError::Failed),
             None => Err(WaitError::Stalled { shard: id, frame, waited: waited.unwrap_or_default() }),
         }
