@@ -299,9 +299,10 @@ pub struct Options {
     #[serde(with = "microseconds")]
     pub read_spin: Option<Duration>,
     /// How long a core watches for the end of a write that somebody waits for to be durable before it sleeps, where the device is that
-    /// fast: one that its caller drives, and one of a hosted store with fewer cores than CPUs that
-    /// [several](corelog_shards::limits::SYNC_SPIN_CALLERS_MIN) wait for. Other threads that want the CPU get it. It costs the core's CPU
-    /// while somebody waits, and nothing else. `None`: it sleeps at once.
+    /// fast; and half of the time that a thread that blocks on a ticket of a hosted store watches before it does. Other threads that want the CPU
+    /// get it. It costs the CPUs of both while somebody waits, and nothing else. Where tasks wait, or threads that sleep, a hosted core watches
+    /// for [several](corelog_shards::limits::SYNC_SPIN_CALLERS_MIN) of them, if the store has fewer cores than the host has CPUs. `None`: all
+    /// sleep at once.
     #[serde(with = "microseconds")]
     pub sync_spin: Option<Duration>,
     /// How long a waiting call waits without progress before it reports that the shard is stalled.

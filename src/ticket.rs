@@ -101,7 +101,7 @@ impl<'store> Ticket<'store> {
             self.shard.request(self.placed.frame, durability);
             return Err(WaitError::OnCoreThread { shard });
         }
-        match self.shard.wait_for(self.placed.frame, durability, limit) {
+        match self.shard.wait_for(self.placed.frame, durability, self.store.patience(limit)) {
             Some(result) => result.map_err(WaitError::Failed),
             None => {
                 let waited = limit.unwrap_or_default();

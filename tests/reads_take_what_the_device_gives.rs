@@ -97,6 +97,29 @@ fn a_core_that_watches_what_its_thread_waits_for_does_not_sleep_over_it() {
 }
 
 #[test]
+fn a_hosted_core_that_is_watched_does_not_sleep_over_what_a_blocked_thread_waits_for() {
+    // Its thread is pinned and has one CPU; that was taken for the host having no other, so that no hosted core ever watched.
+    const ACKS: u64 = 50;
+    let place = Place::formatted(1);
+    let slept = |sync_spin: Duration| {
+        let store = Store::open(&place.path, &options(1).sync_spin(sync_spin)).unwrap();
+        let before = sleeps(&store);
+        for index in 0..ACKS {
+            let ticket = store.append_to(Route::Shard(ShardId(0)), &payload(5, index, 300)).unwrap();
+            ticket.wait(Durability::Durable).unwrap();
+        }
+        let after = sleeps(&store);
+        store.close().unwrap();
+        after - before
+    };
+    // It may sleep before each record, and once until it has seen that somebody watches.
+    let watched = slept(Duration::from_secs(60));
+    assert!(watched <= ACKS + 2, "{watched}");
+    let asleep = slept(Duration::ZERO);
+    assert!(asleep > ACKS + ACKS / 2, "{asleep}");
+}
+
+#[test]
 fn a_core_that_watches_its_reads_does_not_sleep_over_them() {
     let place = Place::formatted(1);
     let watched = |read_spin: Duration| {

@@ -30,6 +30,7 @@ use std::{
     task::Waker,
     time::Duration,
 };
+pub use watching::Callers;
 use watching::Watch;
 
 /// Mail taken in one turn, so that a flood of it cannot keep the device waiting.
@@ -109,8 +110,7 @@ pub struct Core {
     retry_pause: Duration,
     reads_watch: Watch,
     syncs_watch: Watch,
-    /// Who drives it may wait for what is to be durable.
-    waits_itself: bool,
+    callers: Callers,
     /// The bell has a waker of the executor that drives the core.
     has_left_waker: bool,
     /// Place of the shard that the owning thread appended to last.
@@ -166,7 +166,7 @@ impl Core {
             retry_pause: RETRY_PAUSE_MIN / 2,
             reads_watch: Watch::default(),
             syncs_watch: Watch::default(),
-            waits_itself: false,
+            callers: Callers::default(),
             has_left_waker: false,
             appends_to: 0,
             closes_behind: None,
@@ -364,7 +364,7 @@ impl Core {
         let now = self.device.now();
         let of_shard = |shard: &mut ShardOwner| {
             let (linger, quiet) = (shard.linger_deadline(now), shard.quiet_deadline(now));
-            linger.into_iter().chain(quiet).min()
+            linger.into_iter().chain(quiet).chain(shard.gathers_until()).min()
         };
         let deadline = self.shards.iter_mut().filter_map(of_shard).min();
         let deadline = deadline.map(|deadline: Instant| deadline.since(now));
@@ -481,7 +481,13 @@ impl Core {
         let is_syncing = self.sync.is_active;
         let mut progress = false;
         let mut released = 0;
+        let (gathers, is_slow) = (self.gathers(), self.is_slow_for_callers());
         for shard in &mut self.shards {
+            if gathers {
+                shard.shared().durable.set_slow(is_slow);
+                shard.shared().written.set_slow(is_slow);
+                shard.settle_gathering(self.callers, || self.device.now());
+            }
             progress |= shard.pump(&mut *self.device, is_syncing);
             released += shard.take_released();
         }

@@ -210,6 +210,17 @@ pub const SYNC_SPIN_US_DEFAULT: u64 = 150;
 /// answer sooner from a core that sleeps, and leaves them its CPU.
 pub const SYNC_SPIN_CALLERS_MIN: usize = 4;
 
+/// Times the watch of a core that a thread watches for its own record before it sleeps: the write under way may be that of the
+/// group before.
+pub const WAIT_SPIN_TIMES: u32 = 2;
+
+/// How long a core that watches leaves a frame open for those who were told last, in microseconds: what it takes to wake or
+/// switch to some tens of threads.
+pub const GATHER_US_MAX: u64 = 30;
+
+/// Most callers that are gathered: of more, half are back when the write of the other half ends.
+pub const GATHER_CALLERS_MAX: usize = 64;
+
 /// Times that one frame is written again after a short or interrupted write before its shard fails.
 pub const WRITE_RETRIES_MAX: u32 = 8;
 

@@ -52,6 +52,8 @@ mutants! {
     WaiterWithoutSecondLook,
     /// Who moves a watermark looks for threads that sleep before it counts the change.
     SleepersCountedEarly,
+    /// A frame is left open for those who were told last until they come back.
+    GatheringWithoutEnd,
     /// Claiming an extent reads and then writes instead of one atomic step.
     ClaimNotAtomic,
     /// A frame is acknowledged as written when it was submitted.
@@ -216,7 +218,11 @@ impl Mutant {
             | Self::RoomCountedEarly => {
                 Some("it needs a thread that sleeps within a step: a test of `ways` or a loom model finds it")
             }
-            Self::WakePerRing | Self::LingerWhileBusy | Self::SpinWhileBusy | Self::QuietWritesAgain => {
+            Self::GatheringWithoutEnd
+            | Self::WakePerRing
+            | Self::LingerWhileBusy
+            | Self::SpinWhileBusy
+            | Self::QuietWritesAgain => {
                 Some("it costs time and breaks no promise: a test of `ways` or a loom model finds it")
             }
             _ => None,

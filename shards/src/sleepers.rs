@@ -8,13 +8,13 @@
 //! (the store-buffer pattern), so that one of the two sees the other.
 
 use crate::{
-    device::Instant,
+    device::{Instant, clock::monotonic_now},
     futex::{Bits, Futex},
     ids::FrameNumber,
     mutant::{self, Mutant},
-    sync::{AtomicU64, Ordering, fence},
+    sync::{AtomicBool, AtomicU64, Ordering, fence},
 };
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, thread::yield_now};
 
 /// Those who block.
 #[derive(Debug)]
@@ -22,16 +22,47 @@ pub(crate) struct Sleepers {
     changes: Futex,
     /// Those who sleep, or are about to.
     count: AtomicU64,
+    /// Those who watch before they sleep.
+    watching: AtomicU64,
+    /// Writes take longer than anybody would watch.
+    is_slow: AtomicBool,
 }
 
 impl Sleepers {
     pub(crate) fn new() -> Self {
-        Self { changes: Futex::default(), count: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Self { changes: Futex::default(), count: zero(), watching: zero(), is_slow: AtomicBool::new(false) }
     }
 
     /// To be read before the look that a sleep may follow.
     pub(crate) fn changes(&self) -> u32 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// True if it costs CPU and gains nothing to watch.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed)
+    }
+
+    /// Owner: see [`Sleepers::is_slow`].
+    pub(crate) fn set_slow(&self, is_slow: bool) {
+        if self.is_slow() != is_slow {
+            self.is_slow.store(is_slow, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks for a change after `seen` until there is one, or `until`, and lets others run between two looks.
+    pub(crate) fn watch(&self, seen: u32, until: Instant) {
+        self.watching.fetch_add(1, Ordering::Relaxed);
+        while self.changes() == seen && monotonic_now() < until {
+            yield_now();
+        }
+        self.watching.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// So many watch.
+    pub(crate) fn watching(&self) -> usize {
+        self.watching.load(Ordering::Relaxed) as usize
     }
 
     /// Sleeps unless there was a change after `seen`, until there is one that concerns `frame`, or `until`. May return early for no reason.

@@ -4,17 +4,15 @@
 //! [`crate::watermark`]).
 
 use crate::{
-    device::clock::monotonic_now,
     failure::ShardFailure,
     ids::FrameNumber,
     shard::Shard,
-    watermark::{Durability, RoomWaiters},
+    watermark::{Durability, Patience, RoomWaiters},
 };
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 /// Resolves when a frame has reached a durability, or its shard has failed. Never allocates in the steady state.
@@ -37,16 +35,15 @@ impl<'store> Reached<'store> {
 }
 
 impl Shard {
-    /// Blocks until `frame` is as safe as asked, the shard has failed, or `limit` is over (`None`). As [`Reached`], for a thread that has
+    /// Blocks until `frame` is as safe as asked, the shard has failed, or the patience is at its end (`None`). As [`Reached`], for a thread that has
     /// nothing else to do; it is woken together with all others.
     pub fn wait_for(
         &self,
         frame: FrameNumber,
         durability: Durability,
-        limit: Option<Duration>,
+        patience: Patience,
     ) -> Option<Result<(), ShardFailure>> {
         let Some(mark) = self.mark(durability) else { return Some(Ok(())) };
-        let until = limit.map(|limit| monotonic_now().after(limit));
         let (mut has_asked, mut failure) = (false, None);
         let has_failed = || {
             if !has_asked {
@@ -56,7 +53,7 @@ impl Shard {
             failure = self.failure();
             failure.is_some()
         };
-        if mark.wait(frame, until, has_failed) { Some(Ok(())) } else { failure.map(Err) }
+        if mark.wait(frame, patience, has_failed) { Some(Ok(())) } else { failure.map(Err) }
     }
 }
 

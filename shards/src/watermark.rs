@@ -5,14 +5,14 @@
 //! it takes that lock, so no wake-up is lost. Threads that block are in [`crate::sleepers`].
 
 use crate::{
-    device::{Instant, clock::monotonic_now},
+    device::clock::monotonic_now,
     ids::FrameNumber,
     mutant::{self, Mutant},
     sleepers::Sleepers,
     sync::{AtomicU64, Mutex, Ordering},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, task::Waker};
+use std::{collections::VecDeque, task::Waker, time::Duration};
 
 /// How safe a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,6 +47,31 @@ pub struct Watermarks {
     pub written: FrameNumber,
     /// Frames that the device has on stable media, without a hole.
     pub durable: FrameNumber,
+}
+
+/// Whom a step of a watermark told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Tasks and threads that were woken.
+    pub woken: usize,
+    /// Threads that watched, for this step or the next one.
+    pub watching: usize,
+}
+
+impl Told {
+    /// All of them.
+    pub const fn all(self) -> usize {
+        self.woken + self.watching
+    }
+}
+
+/// How a thread waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// For how long at most; `None`: without bound.
+    pub limit: Option<Duration>,
+    /// For how long it watches before it sleeps, where the device is that fast. Zero: not at all.
+    pub watch: Duration,
 }
 
 /// One watermark and its waiters.
@@ -110,14 +135,18 @@ impl Mark {
         false
     }
 
-    /// Blocks until `frame` has arrived (true), or `is_over` says so, or `until`. `is_over` is asked before each sleep; whoever makes
-    /// it true calls [`Mark::wake_all`] then.
+    /// Blocks until `frame` has arrived (true), or `is_over` says so, or the patience is at its end. `is_over` is asked before each
+    /// sleep; whoever makes it true calls [`Mark::wake_all`] then.
     pub(crate) fn wait(
         &self,
         frame: FrameNumber,
-        until: Option<Instant>,
+        patience: Patience,
         mut is_over: impl FnMut() -> bool,
     ) -> bool {
+        let watches = !patience.watch.is_zero() && !self.sleepers.is_slow();
+        let began = (patience.limit.is_some() || watches).then(monotonic_now);
+        let until = began.zip(patience.limit).map(|(began, limit)| began.after(limit));
+        let watch_until = began.filter(|_| watches).map(|began| began.after(patience.watch));
         loop {
             let seen = self.sleepers.changes();
             if self.has(frame) {
@@ -126,21 +155,33 @@ impl Mark {
             if is_over() || until.is_some_and(|until| monotonic_now() >= until) {
                 return self.has(frame);
             }
-            self.sleepers.sleep(seen, frame, until);
+            match watch_until {
+                Some(end) if monotonic_now() < end => {
+                    self.sleepers.watch(seen, until.map_or(end, |until| end.min(until)));
+                }
+                _ => self.sleepers.sleep(seen, frame, until),
+            }
         }
     }
 
-    /// Owner: moves the mark and wakes whom it concerns; so many.
-    pub(crate) fn publish(&self, reached: FrameNumber, woken: &mut Vec<Waker>) -> usize {
+    /// Owner: whether it takes so long that nobody should watch.
+    pub(crate) fn set_slow(&self, is_slow: bool) {
+        self.sleepers.set_slow(is_slow);
+    }
+
+    /// Owner: moves the mark and wakes whom it concerns.
+    pub(crate) fn publish(&self, reached: FrameNumber, woken: &mut Vec<Waker>) -> Told {
         let before = self.reached();
         debug_assert!(reached >= before, "a watermark moved back");
+        let watching = self.sleepers.watching();
         // Release pairs with the acquire of `reached`; before the lock, see the head of this file.
         self.reached.store(reached.0, Ordering::Release);
         lock(&self.waiters).take_below(reached, woken);
         let count = woken.len();
         // Outside the lock: a waker may run anything.
         woken.drain(..).for_each(Waker::wake);
-        count + self.sleepers.wake(before, reached)
+        // Before they see the mark move.
+        Told { watching, woken: count + self.sleepers.wake(before, reached) }
     }
 
     /// Owner: wakes everyone, because nothing will arrive any more.
@@ -258,6 +299,54 @@ mod tests {
         assert!(mark.register(FrameNumber(1), Waker::noop()), "what has arrived is not waited for");
         mark.publish(FrameNumber(4), &mut Vec::new());
         assert_eq!(counts(), [1, 1, 1, 1]);
+    }
+
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn who_watches_is_told_without_being_woken() {
+        let mark = Mark::new(FrameNumber(0));
+        let patience = Patience { limit: None, watch: LONG };
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| mark.wait(FrameNumber(0), patience, || false));
+            while mark.sleepers.watching() == 0 {
+                std::thread::yield_now();
+            }
+            let told = mark.publish(FrameNumber(1), &mut Vec::new());
+            assert_eq!(told, Told { woken: 0, watching: 1 });
+            assert!(waits.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_slow_device_sleeps_at_once_and_is_woken() {
+        let mark = Mark::new(FrameNumber(0));
+        mark.set_slow(true);
+        let patience = Patience { limit: Some(LONG), watch: LONG };
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| mark.wait(FrameNumber(0), patience, || false));
+            // Frames that nobody waits for, until it sleeps and is woken by its own.
+            let mut frame = 0;
+            let woken = loop {
+                frame += 1;
+                let told = mark.publish(FrameNumber(frame), &mut Vec::new());
+                assert_eq!(told.watching, 0);
+                if told.woken > 0 || waits.is_finished() {
+                    break told.woken;
+                }
+            };
+            assert!(woken <= 1 && waits.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn patience_ends() {
+        let mark = Mark::new(FrameNumber(0));
+        let soon = Some(Duration::from_millis(1));
+        assert!(!mark.wait(FrameNumber(0), Patience { limit: soon, watch: Duration::ZERO }, || false));
+        assert!(!mark.wait(FrameNumber(0), Patience { limit: soon, watch: LONG }, || false));
+        assert!(!mark.wait(FrameNumber(0), Patience { limit: None, watch: LONG }, || true), "it is over");
     }
 
     #[test]

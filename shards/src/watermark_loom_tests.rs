@@ -1,6 +1,6 @@
 //! Loom models of the watermarks: who waits is woken.
 
-use super::{Mark, RoomWaiters};
+use super::{Mark, Patience, RoomWaiters};
 use crate::{
     ids::FrameNumber,
     models::{breaks, holds, started},
@@ -61,7 +61,7 @@ fn publish_against_sleep() {
         thread::spawn(move || mark.publish(FrameNumber(1), &mut Vec::new()))
     };
     started();
-    assert!(mark.wait(FrameNumber(0), None, || false), "back before it had arrived");
+    assert!(mark.wait(FrameNumber(0), Patience::default(), || false), "back before it had arrived");
     owner.join().unwrap();
 }
 
@@ -83,7 +83,10 @@ fn end_against_sleep() {
         })
     };
     started();
-    assert!(!mark.wait(FrameNumber(0), None, || has_failed.load(Ordering::Acquire)), "it never arrives");
+    assert!(
+        !mark.wait(FrameNumber(0), Patience::default(), || has_failed.load(Ordering::Acquire)),
+        "it never arrives"
+    );
     owner.join().unwrap();
 }
 

@@ -3,7 +3,7 @@
 use super::{append::explain, local, seat::Assembly};
 use crate::{error::AppendError, ticket::TicketId};
 use corelog_shards::{
-    core::{Core as Engine, Turn},
+    core::{Callers, Core as Engine, Turn},
     device::Counters as DeviceCounters,
     ids::{CoreId, ShardId},
     ring::reservation::Placed,
@@ -36,8 +36,8 @@ impl Core {
         self.engine.watch_reads(limit);
     }
 
-    pub(super) const fn watch_syncs(&mut self, limit: Duration, is_driven: bool) {
-        self.engine.watch_syncs(limit, is_driven);
+    pub(super) const fn watch_syncs(&mut self, limit: Duration, callers: Callers) {
+        self.engine.watch_syncs(limit, callers);
     }
 
     /// Which core this is.

@@ -2,10 +2,14 @@
 
 use super::{Core, Opening, Store, seat::Seat};
 use crate::error::OpenError;
-use corelog_shards::{core::Turn, ids::CoreId};
+use corelog_shards::{
+    core::{Callers, Turn},
+    ids::CoreId,
+    limits::WAIT_SPIN_TIMES,
+};
 use std::{
     sync::{Mutex, PoisonError, mpsc},
-    thread::JoinHandle,
+    thread::{JoinHandle, available_parallelism},
     time::{Duration, Instant},
 };
 
@@ -50,13 +54,17 @@ pub(super) fn host(mut opening: Opening) -> Result<Store, OpenError> {
     let (report, started) = mpsc::channel();
     let mut threads = Vec::new();
     let options = opening.assembly.options.clone();
+    // Asked here: a core's thread is pinned, and has one CPU only.
+    let cores = opening.assembly.cores as usize;
+    let leaves_cpus = available_parallelism().is_ok_and(|cpus| cpus.get() > cores);
+    let callers = if leaves_cpus { Callers::Beside } else { Callers::Crowded };
     for seat in opening.take_seats() {
         let core = seat.core();
         let report = report.clone();
-        let (pin, spin) = (options.pin, options.spin);
+        let how = HowToRun { pin: options.pin, spin: options.spin, callers };
         let spawned = std::thread::Builder::new()
             .name(format!("corelog-{}", core.0))
-            .spawn(move || run(seat, pin, spin, report));
+            .spawn(move || run(seat, how, report));
         match spawned {
             Ok(thread) => threads.push(thread),
             // The seat was dropped with the closure, so the others give up too.
@@ -69,20 +77,31 @@ pub(super) fn host(mut opening: Opening) -> Result<Store, OpenError> {
         return Err(first);
     }
     let store = opening.store()?;
+    // Set once, here.
+    let _was_empty = store.inner.wait_spin.set(WAIT_SPIN_TIMES * options.sync_spin.unwrap_or_default());
     *store.inner.hosting.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
     Ok(store)
 }
 
 type Outcome = (CoreId, Result<(), OpenError>);
 
-fn run(seat: Seat, pin: bool, spin: Option<Duration>, report: mpsc::Sender<Outcome>) {
+/// What a core's thread does beside its turns.
+#[derive(Clone, Copy)]
+struct HowToRun {
+    pin: bool,
+    spin: Option<Duration>,
+    callers: Callers,
+}
+
+fn run(seat: Seat, how: HowToRun, report: mpsc::Sender<Outcome>) {
+    let HowToRun { pin, spin, callers } = how;
     let id = seat.core();
     if pin && !seat.pin() {
         // The core's grants say the same.
         tracing::warn!(core = id.0, cpu = seat.cpu(), "the host did not let the core be pinned");
     }
     let assembly = std::sync::Arc::clone(&seat.assembly);
-    let started = seat.start_hosted();
+    let started = seat.start_hosted(callers);
     let mut core = match started {
         Ok(core) => {
             // Nobody listens any more only if the opener is gone; then the core closes with its store.

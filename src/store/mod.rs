@@ -50,7 +50,7 @@ use corelog_shards::{
     recovery::RecoveryReport,
     requests::Requests,
     shard::Shard,
-    watermark::{Durability, Watermarks},
+    watermark::{Durability, Patience, Watermarks},
 };
 use corelog_tuning::topology::{CorePlace, Topology};
 use seat::Assembly;
@@ -58,7 +58,7 @@ use std::{
     num::NonZeroU32,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -89,6 +89,8 @@ struct Inner {
     /// Some shard is retired, or the takers are not the first ones.
     has_retired: AtomicBool,
     hosting: hosting::Hosting,
+    /// How long those who block on a watermark watch it before they sleep.
+    wait_spin: OnceLock<Duration>,
 }
 
 impl Store {
@@ -144,6 +146,7 @@ impl Store {
             takers,
             has_retired: AtomicBool::new(has_retired),
             hosting: hosting::Hosting::default(),
+            wait_spin: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -238,6 +241,11 @@ impl Store {
         local::driven_core(self.inner.assembly.key())
     }
 
+    /// How a thread waits that may do so for `limit`.
+    pub(crate) fn patience(&self, limit: Option<Duration>) -> Patience {
+        Patience { limit, watch: self.inner.wait_spin.get().copied().unwrap_or_default() }
+    }
+
     pub(crate) fn stall(&self) -> Option<Duration> {
         self.options().stall
     }
@@ -317,7 +325,7 @@ impl Store {
             return Err(WaitError::OnCoreThread { shard: id });
         }
         let waited = self.stall();
-        match shard.wait_for(frame, durability, waited) {
+        match shard.wait_for(frame, durability, self.patience(waited)) {
             Some(result) => result.map_err(WaitError::Failed),
             None => Err(WaitError::Stalled { shard: id, frame, waited: waited.unwrap_or_default() }),
         }

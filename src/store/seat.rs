@@ -12,7 +12,7 @@ use crate::{
     options::{Backend, Options},
 };
 use corelog_shards::{
-    core::{Core as Engine, CoreSetup},
+    core::{Callers, Core as Engine, CoreSetup},
     device::{
         Device, Grants,
         file::DeviceFile,
@@ -35,7 +35,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread::available_parallelism,
+    time::Duration,
 };
 
 /// Bytes of a buffer for reads of one record; longer records take a large one.
@@ -288,17 +288,15 @@ impl Seat {
         let Options { read_spin, sync_spin, .. } = self.assembly.options;
         let mut core = self.start_with(false)?;
         core.watch_reads(read_spin.unwrap_or_default());
-        core.watch_syncs(sync_spin.unwrap_or_default(), true);
+        core.watch_syncs(sync_spin.unwrap_or_default(), Callers::Driver);
         Ok(core)
     }
 
     /// As [`Seat::start`], on a thread of ours: it leaves the CPU to those who wait for its reads.
-    pub(super) fn start_hosted(self) -> Result<Core, OpenError> {
-        // Where every CPU has a core, those who wait need the CPUs that the watch takes.
-        let leaves_cpus = available_parallelism().is_ok_and(|cpus| cpus.get() > self.assembly.cores as usize);
-        let sync_spin = self.assembly.options.sync_spin.filter(|_| leaves_cpus);
+    pub(super) fn start_hosted(self, callers: Callers) -> Result<Core, OpenError> {
+        let sync_spin = self.assembly.options.sync_spin;
         let mut core = self.start_with(false)?;
-        core.watch_syncs(sync_spin.unwrap_or_default(), false);
+        core.watch_syncs(sync_spin.unwrap_or_default(), callers);
         Ok(core)
     }
 

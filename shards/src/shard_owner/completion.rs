@@ -137,7 +137,7 @@ impl ShardOwner {
             durable = written;
         }
         if durable > self.shared.durable.reached() {
-            self.told = self.shared.durable.publish(durable, &mut self.woken);
+            self.publish_durable(durable);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     limits::DEVICES_MAX,
     mutant::{self, Mutant},
     sync::Ordering,
+    watermark::Told,
 };
 
 /// The devices that hold writes which are not durable yet.
@@ -50,8 +51,8 @@ impl ShardOwner {
         durable.wanted() > durable.reached() && self.shared.health.failure().is_none()
     }
 
-    /// How many the last step of durability woke.
-    pub(crate) const fn told(&self) -> usize {
+    /// Whom the last step of durability told.
+    pub(crate) const fn told(&self) -> Told {
         self.told
     }
 
@@ -78,7 +79,7 @@ impl ShardOwner {
         }
         let covered = if mutant::is_active(Mutant::SyncCoversLater) { self.next_frame } else { covered };
         if covered > self.shared.durable.reached() {
-            self.told = self.shared.durable.publish(covered, &mut self.woken);
+            self.publish_durable(covered);
         }
         self.advance();
     }

@@ -9,6 +9,7 @@ mod crossing;
 mod durability;
 mod ending;
 mod extents;
+mod gathering;
 mod reading;
 mod sealing;
 mod space;
@@ -19,7 +20,7 @@ pub(crate) use crossing::pair_up;
 pub(crate) use reading::InMemory;
 pub use space::{CheckpointPlace, Move, SealedExtent, SpaceAsk, SpaceDone, SpaceRefusal, SpaceStart};
 
-use self::{cleaning::Cleaner, durability::Unsynced, space::Space};
+use self::{cleaning::Cleaner, durability::Unsynced, gathering::Gathering, space::Space};
 use crate::sync::Ordering;
 use crate::{
     cleaning::Cleaning,
@@ -35,6 +36,7 @@ use crate::{
     ring::{Refusal, owner::RingOwner, reservation::Placed},
     shard::{Shard, ShardExtent, ShardRefusal},
     token::LocalShard,
+    watermark::Told,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc, task::Waker, time::Duration};
@@ -174,8 +176,9 @@ pub struct ShardOwner {
     is_hungry: bool,
     is_closing: bool,
     woken: Vec<Waker>,
-    /// How many the last step of durability woke.
-    told: usize,
+    /// Whom the last step of durability told.
+    told: Told,
+    gathering: Gathering,
 }
 
 /// Where a shard continues.
@@ -257,7 +260,8 @@ impl ShardOwner {
             is_hungry: false,
             is_closing: false,
             woken: Vec::new(),
-            told: 0,
+            told: Told::default(),
+            gathering: Gathering::default(),
         }
     }
 

@@ -16,6 +16,7 @@ impl ShardOwner {
         let is_writing = self.flights.iter().any(|flight| !flight.is_written);
         let is_idle = !is_writing && self.next_frame == current;
         is_idle
+            && self.gathers_until().is_none()
             && (written_wanted || (durable_wanted && !is_syncing))
             && !self.ring.state(current).is_sealed()
             && self.ring.state(current).offset() > 0
@@ -23,6 +24,7 @@ impl ShardOwner {
 
     pub(super) fn seal_what_is_asked(&mut self, device: &dyn Device, is_syncing: bool) -> bool {
         if self.wants_seal(is_syncing) || self.has_lingered(device) {
+            self.end_gathering(true);
             let _any_outcome_is_fine = self.shared.ring().seal();
             return true;
         }

@@ -5,6 +5,7 @@ mod acceptance;
 mod completing;
 mod durability;
 mod ending;
+mod gathering;
 #[cfg(shuttle)]
 mod many_threads;
 mod placing;
