@@ -315,7 +315,7 @@ mod tests {
             }
             let told = mark.publish(FrameNumber(1), &mut Vec::new());
             assert_eq!(told, Told { woken: 0, watching: 1 });
-            assert!(waits.join().unwrap());
+            assert!(waits.join().expect("it does not panic"));
         });
     }
 
@@ -336,7 +336,7 @@ mod tests {
                     break told.woken;
                 }
             };
-            assert!(woken <= 1 && waits.join().unwrap());
+            assert!(woken <= 1 && waits.join().expect("it does not panic"));
         });
     }
 

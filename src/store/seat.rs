@@ -35,7 +35,6 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 /// Bytes of a buffer for reads of one record; longer records take a large one.
