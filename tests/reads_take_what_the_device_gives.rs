@@ -112,11 +112,11 @@ fn a_hosted_core_that_is_watched_does_not_sleep_over_what_a_blocked_thread_waits
         store.close().unwrap();
         after - before
     };
-    // It may sleep before each record, and once until it has seen that somebody watches.
+    // It may sleep before each record, and over the write where it has not seen yet that somebody watches.
     let watched = slept(Duration::from_secs(60));
-    assert!(watched <= ACKS + 2, "{watched}");
+    assert!(watched <= ACKS + ACKS / 5, "{watched}");
     let asleep = slept(Duration::ZERO);
-    assert!(asleep > ACKS + ACKS / 2, "{asleep}");
+    assert!(asleep > watched, "{asleep}, {watched}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use corelog::{OpenError, Options, Seat, ShardId, Store};
 use std::{
     path::Path,
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, OnceLock,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
@@ -28,6 +28,8 @@ const SESSION_SHIFT: u32 = 40;
 struct Round {
     work: Work,
     start: Arc<Barrier>,
+    /// CPU that the process had used when all lanes were ready.
+    cpu_before: Arc<OnceLock<Duration>>,
     lanes: usize,
     /// Lanes that have ended; the others' cores are driven until all have.
     ended: Arc<AtomicUsize>,
@@ -139,10 +141,10 @@ impl Session {
         let round = Round {
             work: work.clone(),
             start: Arc::new(Barrier::new(self.lanes.len())),
+            cpu_before: Arc::default(),
             lanes: self.lanes.len(),
             ended: Arc::default(),
         };
-        let cpu = process_cpu();
         for lane in &self.lanes {
             lane.send(Message::Round(round.clone())).map_err(|_| BenchError::LaneDied)?;
         }
@@ -156,7 +158,10 @@ impl Session {
         }
         match failed {
             Some(error) => Err(error),
-            None => Ok((runs.into_iter().flatten().collect(), process_cpu().saturating_sub(cpu))),
+            None => {
+                let cpu = process_cpu().saturating_sub(round.cpu_before.get().copied().unwrap_or_default());
+                Ok((runs.into_iter().flatten().collect(), cpu))
+            }
         }
     }
 
@@ -224,7 +229,12 @@ fn rounds<D: Driver>(
 ) {
     while let Ok(Message::Round(round)) = messages.recv() {
         let ended = Ended(Arc::clone(&round.ended));
-        round.start.wait();
+        // What the bench itself needs is made before; its pages would be counted as the work's.
+        lane.prepare(&round.work);
+        // The last to come is awake, and the others have not begun to speak of.
+        if round.start.wait().is_leader() {
+            round.cpu_before.get_or_init(process_cpu);
+        }
         let mut result = lane.run(&round.work, store, driver);
         drop(ended);
         // Others may still read through this core.

@@ -48,6 +48,8 @@ pub struct Lane {
     pub(super) payloads: Vec<Payload>,
     appended: u64,
     pub(super) random: Sequence,
+    /// For the next workload that keeps what it appends.
+    keeper: Option<Keeper>,
 }
 
 impl Lane {
@@ -59,6 +61,14 @@ impl Lane {
             payloads: (0..lanes).map(payload).collect(),
             appended,
             random: Sequence::new(seed ^ u64::from(number)),
+            keeper: None,
+        }
+    }
+
+    /// Makes what the workload needs and is not its work.
+    pub fn prepare(&mut self, work: &Work) {
+        if matches!(work, Work::Append { .. } | Work::Durable { .. }) {
+            self.keeper.get_or_insert_with(Keeper::new);
         }
     }
 
@@ -88,7 +98,7 @@ impl Lane {
         store: &Store,
         driver: &mut D,
     ) -> Result<LaneRun, BenchError> {
-        let mut keeper = Keeper::new();
+        let mut keeper = self.keeper.take().unwrap_or_else(Keeper::new);
         let mut last = None;
         let mut meter = Meter::start(limits, store, driver);
         while !meter.is_over() {
@@ -121,7 +131,7 @@ impl Lane {
         store: &Store,
         driver: &mut D,
     ) -> Result<LaneRun, BenchError> {
-        let keeper = Keeper::new();
+        let keeper = self.keeper.take().unwrap_or_else(Keeper::new);
         let meter = Meter::start(limits, store, driver);
         let mut appends = Appends { lane: self, store, meter, keeper, begun: 0 };
         if D::DRIVES {
