@@ -27,7 +27,7 @@ fn honest() -> Faults {
 }
 
 /// Each broke a promise once; what was wrong is said beside it.
-const STORIES: [(u64, &str); 19] = [
+const STORIES: [(u64, &str); 20] = [
     (1158, "a first extent header that was cut short kept the store from opening"),
     (1241, "a late write over the last frame of a closed store was taken for it"),
     (1650, "a cut frame came back beside the one that had replaced it in the next extent"),
@@ -69,6 +69,10 @@ const STORIES: [(u64, &str); 19] = [
     (
         477_818_194_496,
         "the oracle held to the last claim of an extent, which a power loss had taken, where a late write had put back the one before",
+    ),
+    (
+        20_261_653,
+        "a power loss cut the log back into an extent whose copies lay in the cold shard, and its cleaning went on while new records were appended to it",
     ),
     (20_266_607, "cleaning took a late write of a frame that was cut off for the one that replaced it"),
 ];

@@ -2,7 +2,7 @@
 //!
 //! All are counted in frames and mean "every frame below this number". The owner alone moves them, over contiguous
 //! runs only. A waiter that registers looks at the mark again under the list's lock, and the owner publishes before
-//! it takes that lock, so no wake-up is lost. Threads that block are in [`crate::sleepers`].
+//! it takes that lock, so no wake-up is lost. Threads that block are in `sleepers.rs`.
 
 use crate::{
     device::clock::monotonic_now,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cleaning::{Cleaning, CleaningOptions},
-    core::{Core, CoreSetup},
+    core::{Callers, Core, CoreSetup},
     device::Device,
     directory::{CoreHandle, Directory},
     failure::SyncFailures,
@@ -34,6 +34,9 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
+/// Any but zero.
+const WATCH: Duration = Duration::from_micros(100);
+
 /// How a life is opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
@@ -54,6 +57,8 @@ pub(super) struct Options {
     depth: usize,
     mailbox: usize,
     cache_bytes: u64,
+    /// Cores leave frames open for those whom they told.
+    gathers: bool,
 }
 
 impl Options {
@@ -80,6 +85,7 @@ impl Options {
             depth: random.pick(&[2, IO_DEPTH_MIN as usize, 64]),
             mailbox: random.pick(&[2, 64]),
             cache_bytes: apart.pick(&[0, 16 << 10, 256 << 10]),
+            gathers: apart.one_in(2),
         }
     }
 }
@@ -288,7 +294,7 @@ fn start(
     }
     let id = CoreId(core as u16);
     let (handle, mailbox) = CoreHandle::with_cache(id, device.bell(), options.mailbox, options.cache_bytes);
-    let core = Core::new(CoreSetup {
+    let mut core = Core::new(CoreSetup {
         device: Box::new(device),
         handle,
         mailbox,
@@ -296,5 +302,9 @@ fn start(
         small_reads: BufferPool::new(2 * slot_bytes, 2)?,
         large_reads: BufferPool::new(4 * slot_bytes, 1)?,
     });
+    if options.gathers {
+        // It never sleeps by a call of its own here, so that it watches nothing.
+        core.watch_syncs(WATCH, Callers::Beside);
+    }
     Ok(SimCore { core, alarm, sleeps: false, is_idle: false, wakes_at: None })
 }

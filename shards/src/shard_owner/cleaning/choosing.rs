@@ -43,9 +43,14 @@ impl ShardOwner {
         let is_possible = |it: &super::Move| !self.cleaner.left_alone.contains(&it.origin.ordinal);
         let own = self.space.moves.iter().copied().find(is_possible).map(|it| (it, false));
         let parked = self.cleaner.parked.as_ref().map(|task| task.facts.ordinal);
+        let durable = self.shared.durable.reached();
         let goes_on = |it: &super::Move| {
-            let is_there =
-                self.space.extent(it.origin.ordinal).is_some_and(|facts| self.origin(&facts) == it.origin);
+            let is_there = self.space.extent(it.origin.ordinal).is_some_and(|facts| {
+                // A power loss may have cut the log back into an extent that was sealed when its cleaning began: what has been
+                // appended to it since is in no copy, and more may come.
+                let is_sealed = facts.ordinal < self.last_ordinal && facts.frames_end() <= durable;
+                is_sealed && self.origin(&facts) == it.origin
+            });
             is_there && is_possible(it) && parked != Some(it.origin.ordinal)
         };
         own.or_else(|| self.begun_crossings().into_iter().find(goes_on).map(|it| (it, true)))
