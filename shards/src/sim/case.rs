@@ -115,6 +115,7 @@ struct Case {
     oracle: Oracle,
     tally: Tally,
     probe_one_in: u64,
+    has_mutant: bool,
     geometry: Geometry,
     extents: Vec<u32>,
     /// There is room beyond the store.
@@ -148,6 +149,7 @@ impl Case {
             oracle,
             tally: Tally::default(),
             probe_one_in: settings.probe_one_in,
+            has_mutant: settings.mutant.is_some(),
             geometry,
             grows: rooms != extents,
             extents,
@@ -162,7 +164,9 @@ impl Case {
         let mut tries = 0;
         let mut lives = 2 + self.random.below(5);
         while lives > 0 && tries < TRIES_MAX {
-            let options = Options::draw(&mut self.random);
+            let mut options = Options::draw(&mut self.random);
+            // A planted bug is looked for where its seed found it.
+            options.gathers &= !self.has_mutant;
             self.plan_crash(12);
             match open(&self.world, &mut self.oracle, &options) {
                 Ok(opened) => {

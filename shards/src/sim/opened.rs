@@ -58,7 +58,7 @@ pub(super) struct Options {
     mailbox: usize,
     cache_bytes: u64,
     /// Cores leave frames open for those whom they told.
-    gathers: bool,
+    pub gathers: bool,
 }
 
 impl Options {
