@@ -95,8 +95,24 @@ pub fn shard_of(key: u64, shards: u64) -> ShardId {
 /// from the commit on, not while waiting for room. Gives the version, and the steps that cleaning made in the key's shard
 /// while the append waited for room.
 pub fn write(store: &Store, index: &Index, key: u64, durable: bool) -> (u64, u64) {
-    try_write(store, index, key, durable).unwrap_or_else(|error| panic!("{error}"))
+    let mut tries = 0;
+    loop {
+        match try_write(store, index, key, durable) {
+            Ok(written) => return written,
+            // Cleaning found nothing worth its while at this moment: what other threads have overwritten, and not released
+            // yet because they have not run since they were told, counts as wanted.
+            Err(AppendError::StoreFull { .. }) if tries < FULL_TRIES_MAX => {
+                tries += 1;
+                std::thread::sleep(FULL_PAUSE);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
+
+/// Tries of a write that finds the store full, and the pause between two: others have to run meanwhile.
+const FULL_TRIES_MAX: u32 = 200;
+const FULL_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The same, unless there is no room.
 pub fn try_write(store: &Store, index: &Index, key: u64, durable: bool) -> Result<(u64, u64), AppendError> {
