@@ -190,7 +190,7 @@ fn overwrite(store: &Store, index: &Index, case: &Case, bytes: u64, seed: u64) -
 /// has so too, or says that it cannot be read any more.
 fn read_a_cut(store: &Store, index: &Index, is_over: &AtomicBool) {
     for is_held in [true, false] {
-        index.is_held.fetch_or(is_held, Ordering::AcqRel);
+        index.holds.fetch_add(u64::from(is_held), Ordering::AcqRel);
         let hold = is_held.then(|| store.hold_cleaning());
         let before: Vec<u64> = index.entries.iter().map(|it| it.lock().unwrap().version).collect();
         let cut = store.cut();
@@ -216,7 +216,7 @@ fn read_a_cut(store: &Store, index: &Index, is_over: &AtomicBool) {
             while cleaned() == before && !is_over.load(Ordering::Relaxed) {
                 std::thread::yield_now();
             }
-            index.is_held.store(false, Ordering::Release);
+            index.holds.fetch_add(1, Ordering::AcqRel);
         }
         assert!(gone.is_none() || !is_held, "{gone:?} was cleaned, though that was held");
         if gone.is_none() {

@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -29,14 +29,14 @@ pub struct Entry {
 pub struct Index {
     pub entries: Vec<Mutex<Entry>>,
     pub relocations: AtomicU64,
-    /// Cleaning is held, or was until a moment ago: a full store says so.
-    pub is_held: AtomicBool,
+    /// How often cleaning was held and let go. An odd number: it is held, or was until a moment ago, and a full store says so.
+    pub holds: AtomicU64,
 }
 
 impl Index {
     pub fn new(keys: u64) -> Self {
         let entries = (0..keys).map(|_| Mutex::default()).collect();
-        Self { entries, relocations: AtomicU64::new(0), is_held: AtomicBool::new(false) }
+        Self { entries, relocations: AtomicU64::new(0), holds: AtomicU64::new(0) }
     }
 
     /// As a process builds it that opens the store: by a scan.
@@ -95,24 +95,8 @@ pub fn shard_of(key: u64, shards: u64) -> ShardId {
 /// from the commit on, not while waiting for room. Gives the version, and the steps that cleaning made in the key's shard
 /// while the append waited for room.
 pub fn write(store: &Store, index: &Index, key: u64, durable: bool) -> (u64, u64) {
-    let mut tries = 0;
-    loop {
-        match try_write(store, index, key, durable) {
-            Ok(written) => return written,
-            // Cleaning found nothing worth its while at this moment: what other threads have overwritten, and not released
-            // yet because they have not run since they were told, counts as wanted.
-            Err(AppendError::StoreFull { .. }) if tries < FULL_TRIES_MAX => {
-                tries += 1;
-                std::thread::sleep(FULL_PAUSE);
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
+    try_write(store, index, key, durable).unwrap_or_else(|error| panic!("{error}"))
 }
-
-/// Tries of a write that finds the store full, and the pause between two: others have to run meanwhile.
-const FULL_TRIES_MAX: u32 = 200;
-const FULL_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The same, unless there is no room.
 pub fn try_write(store: &Store, index: &Index, key: u64, durable: bool) -> Result<(u64, u64), AppendError> {
@@ -122,12 +106,12 @@ pub fn try_write(store: &Store, index: &Index, key: u64, durable: bool) -> Resul
     let steps = || store.shards()[usize::from(shard.0)].counters().clean_steps.load(Ordering::Relaxed);
     let before = steps();
     let mut reservation = loop {
+        let holds = index.holds.load(Ordering::Acquire);
+        let was_held = || !holds.is_multiple_of(2) || index.holds.load(Ordering::Acquire) != holds;
         match store.reserve(Route::Shard(shard), VALUE) {
             Ok(reservation) => break reservation,
-            // Somebody holds cleaning, and will let go of it.
-            Err(AppendError::StoreFull { .. }) if index.is_held.load(Ordering::Acquire) => {
-                std::thread::yield_now()
-            }
+            // Somebody held cleaning at some time since, and will let go of it, or has.
+            Err(AppendError::StoreFull { .. }) if was_held() => std::thread::yield_now(),
             Err(error) => return Err(error),
         }
     };
