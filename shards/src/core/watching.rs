@@ -87,6 +87,10 @@ impl Core {
     /// Watches if that is worth while, and sleeps if it is not or brought nothing; at most for `limit`. False: it slept
     /// not at all, since there is work.
     pub(super) fn rest(&mut self, limit: Option<Duration>) -> bool {
+        if self.is_closing {
+            // Nobody comes back to it.
+            return self.sleep_if_idle(limit);
+        }
         if let Some(until) = self.shards.iter().filter_map(ShardOwner::gathers_until).min() {
             let left = until.since(self.device.now());
             return self.watched(limit.map_or(left, |limit| limit.min(left)), yield_now) || !left.is_zero();
