@@ -142,7 +142,7 @@ impl Store {
         wanted().for_each(|(shard, frame)| shard.request(frame, durability));
         let mut first = Ok(());
         for (shard, frame) in wanted() {
-            let waited = self.wait_for_frame(shard, frame, durability);
+            let waited = self.wait_for_frame(shard, frame, durability, self.stall());
             first = first.and(waited);
         }
         first

@@ -93,21 +93,7 @@ impl<'store> Ticket<'store> {
 
     /// As [`Ticket::wait`], with a time of the caller's; `None` waits without bound.
     pub fn wait_for(&self, durability: Durability, limit: Option<Duration>) -> Result<(), WaitError> {
-        if self.has_reached(durability) {
-            return Ok(());
-        }
-        let shard = self.shard.id();
-        if self.store.driven_core().is_some() {
-            self.shard.request(self.placed.frame, durability);
-            return Err(WaitError::OnCoreThread { shard });
-        }
-        match self.shard.wait_for(self.placed.frame, durability, self.store.patience(limit)) {
-            Some(result) => result.map_err(WaitError::Failed),
-            None => {
-                let waited = limit.unwrap_or_default();
-                Err(WaitError::Stalled { shard, frame: self.placed.frame, waited })
-            }
-        }
+        self.store.wait_for_frame(self.shard, self.placed.frame, durability, limit)
     }
 
     /// A future of the same, for any executor. It may be dropped at any time; the record stays where it is.

@@ -484,8 +484,7 @@ impl Core {
         let (gathers, is_slow) = (self.gathers(), self.is_slow_for_callers());
         for shard in &mut self.shards {
             if gathers {
-                shard.shared().durable.set_slow(is_slow);
-                shard.shared().written.set_slow(is_slow);
+                shard.tell_callers(is_slow);
                 shard.settle_gathering(self.callers, || self.device.now());
             }
             progress |= shard.pump(&mut *self.device, is_syncing);

@@ -53,47 +53,37 @@ fn loom_publish_against_register() {
     breaks(Mutant::WaiterWithoutSecondLook, "never woken", publish_against_register);
 }
 
-/// Would have found a thread that sleeps for ever: whoever moved the mark saw nobody asleep yet, and it did not see the mark move.
-fn publish_against_sleep() {
+/// Would have found a thread that sleeps for ever: whoever moved the mark, or ended it, saw nobody asleep yet, and it did not see that.
+fn sleep_against(ends: bool) {
     let mark = Arc::new(Mark::new(FrameNumber(0)));
+    let has_ended = Arc::new(AtomicBool::new(false));
     let owner = {
-        let mark = Arc::clone(&mark);
-        thread::spawn(move || mark.publish(FrameNumber(1), &mut Vec::new()))
+        let (mark, has_ended) = (Arc::clone(&mark), Arc::clone(&has_ended));
+        thread::spawn(move || {
+            if ends {
+                has_ended.store(true, Ordering::Release);
+                mark.wake_all();
+            } else {
+                let _told = mark.publish(FrameNumber(1), &mut Vec::new());
+            }
+        })
     };
     started();
-    assert!(mark.wait(FrameNumber(0), Patience::default(), || false), "back before it had arrived");
+    let has_arrived = mark.wait(FrameNumber(0), Patience::default(), || has_ended.load(Ordering::Acquire));
+    assert_eq!(has_arrived, !ends, "it arrives unless nothing does any more");
     owner.join().unwrap();
 }
 
 #[test]
 fn loom_publish_against_sleep() {
-    holds(publish_against_sleep);
-    breaks(Mutant::SleepersCountedEarly, "deadlock", publish_against_sleep);
-}
-
-/// The same where nothing will arrive any more.
-fn end_against_sleep() {
-    let mark = Arc::new(Mark::new(FrameNumber(0)));
-    let has_failed = Arc::new(AtomicBool::new(false));
-    let owner = {
-        let (mark, has_failed) = (Arc::clone(&mark), Arc::clone(&has_failed));
-        thread::spawn(move || {
-            has_failed.store(true, Ordering::Release);
-            mark.wake_all();
-        })
-    };
-    started();
-    assert!(
-        !mark.wait(FrameNumber(0), Patience::default(), || has_failed.load(Ordering::Acquire)),
-        "it never arrives"
-    );
-    owner.join().unwrap();
+    holds(|| sleep_against(false));
+    breaks(Mutant::SleepersCountedEarly, "deadlock", || sleep_against(false));
 }
 
 #[test]
 fn loom_end_against_sleep() {
-    holds(end_against_sleep);
-    breaks(Mutant::SleepersCountedEarly, "deadlock", end_against_sleep);
+    holds(|| sleep_against(true));
+    breaks(Mutant::SleepersCountedEarly, "deadlock", || sleep_against(true));
 }
 
 /// Would have found an append that waits for room for ever, because the room was made between its try and its

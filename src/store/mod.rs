@@ -307,14 +307,16 @@ impl Store {
     pub fn flush(&self, shard: ShardId, durability: Durability) -> Result<(), WaitError> {
         let Some(shared) = self.shard(shard) else { return Ok(()) };
         let Some(frame) = shared.seal_for_flush() else { return Ok(()) };
-        self.wait_for_frame(shared, frame, durability)
+        self.wait_for_frame(shared, frame, durability, self.stall())
     }
 
+    /// Blocks until a frame is as safe as asked; `None` waits without bound. On a thread that drives a core it only asks.
     pub(crate) fn wait_for_frame(
         &self,
         shard: &Shard,
         frame: FrameNumber,
         durability: Durability,
+        limit: Option<Duration>,
     ) -> Result<(), WaitError> {
         let id = shard.id();
         if shard.mark(durability).is_none_or(|mark| mark.has(frame)) {
@@ -324,10 +326,9 @@ impl Store {
             shard.request(frame, durability);
             return Err(WaitError::OnCoreThread { shard: id });
         }
-        let waited = self.stall();
-        match shard.wait_for(frame, durability, self.patience(waited)) {
+        match shard.wait_for(frame, durability, self.patience(limit)) {
             Some(result) => result.map_err(WaitError::Failed),
-            None => Err(WaitError::Stalled { shard: id, frame, waited: waited.unwrap_or_default() }),
+            None => Err(WaitError::Stalled { shard: id, frame, waited: limit.unwrap_or_default() }),
         }
     }
 
@@ -343,7 +344,7 @@ impl Store {
         let mut first = Ok(());
         for (shard, frame) in asked {
             let Some(frame) = frame else { continue };
-            let waited = self.wait_for_frame(shard, frame, Durability::Durable);
+            let waited = self.wait_for_frame(shard, frame, Durability::Durable, self.stall());
             first = first.and(waited);
         }
         first

@@ -1,10 +1,6 @@
 //! Batches over several shards: in all their shards, or in none.
 
-use super::{
-    Store,
-    append::explain,
-    block::{Pause, Sleeper},
-};
+use super::{Store, append::explain, block::Pause};
 use crate::{
     error::AppendError,
     router::Route,
@@ -18,7 +14,6 @@ use corelog_shards::{
     shard::ShardRefusal,
     watermark::Durability,
 };
-use std::pin::pin;
 
 impl Store {
     /// Begins a batch whose records may go to several shards. Nothing is written yet. At most 64 are under way at a time.
@@ -77,8 +72,7 @@ impl<'store> OverBatch<'store> {
                 Ok(OverStep::Done) => return Ok(self.ticket()),
                 Ok(OverStep::Durable(id, frame)) => {
                     let shard = store.shard_or_error(id)?;
-                    let mut reached = pin!(Reached::of(shard, frame, Durability::Durable));
-                    match Sleeper::wait(&mut reached, store.stall()) {
+                    match shard.wait_for(frame, Durability::Durable, store.patience(store.stall())) {
                         Some(Ok(())) => pause = Pause::until(store.stall()),
                         Some(Err(failure)) => return Err(self.explain(id, AppendError::Failed(failure))),
                         None => return Err(self.explain(id, AppendError::Stalled { shard: id, waited })),

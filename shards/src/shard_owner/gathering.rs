@@ -47,6 +47,12 @@ impl ShardOwner {
         self.gathering.told = Some((self.told, open_bytes));
     }
 
+    /// Tells those who block whether the device is so slow that nobody should watch.
+    pub(crate) fn tell_callers(&self, is_slow: bool) {
+        self.shared.durable.set_slow(is_slow);
+        self.shared.written.set_slow(is_slow);
+    }
+
     /// Begins to gather for those who were told since the last call, and ends it when the time is over.
     pub(crate) fn settle_gathering(&mut self, callers: Callers, now: impl Fn() -> Instant) {
         if let Some((told, open_bytes)) = self.gathering.told.take() {
