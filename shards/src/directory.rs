@@ -120,6 +120,8 @@ pub struct CoreCounters {
     pub turns: PlainU64,
     /// Sleeps in the kernel.
     pub sleeps: PlainU64,
+    /// Times it watched for the end of a read or of a write before it would sleep.
+    pub watches: PlainU64,
     /// Mail taken.
     pub mail: PlainU64,
     /// Records read from the device.

@@ -10,7 +10,7 @@ use crate::{
     shard_owner::ShardOwner,
     watermark::Told,
 };
-use std::{hint::spin_loop, thread::yield_now, time::Duration};
+use std::{hint::spin_loop, sync::atomic::Ordering, thread::yield_now, time::Duration};
 
 /// Between two looks at the device.
 const PAUSES_PER_LOOK: u32 = 8;
@@ -109,6 +109,9 @@ impl Core {
             false => (0..PAUSES_PER_LOOK).for_each(|_| spin_loop()),
         };
         let watch_limit = limit.map_or(watch.limit, |limit| limit.min(watch.limit));
+        if is_worth_it {
+            self.handle.counters.watches.fetch_add(1, Ordering::Relaxed);
+        }
         let has_rested = (is_worth_it && self.watched(watch_limit, pause)) || self.sleep_if_idle(limit);
         watch.note(self.device.now().since(began));
         *(if is_reading { &mut self.reads_watch } else { &mut self.syncs_watch }) = watch;
